@@ -1,0 +1,64 @@
+# make demo: install, then train an SAE.   make test: install, then run the tests.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+MODEL ?= $(wildcard ../shared/models/stories260K)
+TEXT ?= $(wildcard ../shared/corpora/stories-train.parquet)
+SITE ?= resid_post.2
+ARGS ?=
+
+bin := $(VENV)/bin
+install = $(bin)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test lint types bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train an SAE; MODEL=folder-or-Hub-id TEXT=file-or-Hub-id SITE=$(SITE) ARGS=more flags"
+	@echo "make test    run the tests; ARGS='-m slow' for the slow ones"
+	@echo "make lint    ruff: lint and format"
+	@echo "make types   mypy --strict"
+	@echo "make bench   time the training step, harvesting and the store"
+	@echo "make clean   remove the virtual environment and caches, keep runs/"
+
+demo: $(VENV)/.core
+	@if [ -z "$(MODEL)" ] || [ -z "$(TEXT)" ]; then \
+		echo "Name a model and a text: make demo MODEL=path/to/llama TEXT=stories.parquet" >&2; \
+		echo "MODEL is a folder or a Hugging Face Hub id; TEXT is a .parquet, .jsonl or .txt file." >&2; exit 2; fi
+	$(bin)/kanary train --model "$(MODEL)" --site $(SITE) --text "$(TEXT)" \
+		--sae topk --k 16 --width 2048 --tokens 2M $(ARGS)
+
+test: $(VENV)/.dev
+	$(bin)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+
+types: $(VENV)/.dev
+	$(bin)/mypy
+
+bench: $(VENV)/.dev
+	$(bin)/python bench/train_step.py --json
+	$(bin)/python bench/harvest.py
+	$(bin)/python bench/store.py
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
+		f"Kanary needs Python 3.11 or newer, {sys.executable} is {v}. Name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing Kanary into $(VENV) (a few minutes the first time) …"
+	@$(install) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing Kanary and its test tools into $(VENV) (a few minutes the first time) …"
+	@$(install) -e ".[dev]"
+	@touch $@ $(VENV)/.core

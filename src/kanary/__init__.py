@@ -1,0 +1,54 @@
+"""Kanary: see, test, steer and watch what a language model represents, with sparse autoencoders."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kanary.activations.harvest import HarvestConfig, harvest
+    from kanary.activations.store import ActivationStore
+    from kanary.errors import KanaryError
+    from kanary.jobs import Run, train
+    from kanary.lm import LanguageModel, load_model
+    from kanary.sae import SAE, SAEConfig, SparseCodes, Sparsifier, load_plugin, part
+    from kanary.text import open_text
+    from kanary.training.config import TrainConfig, grid
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "kanary.activations.harvest": ["HarvestConfig", "harvest"],
+    "kanary.activations.store": ["ActivationStore"],
+    "kanary.errors": ["KanaryError"],
+    "kanary.jobs": ["Run", "train"],
+    "kanary.lm": ["LanguageModel", "load_model"],
+    "kanary.sae": ["SAE", "SAEConfig", "SparseCodes", "Sparsifier", "load_plugin", "part"],
+    "kanary.text": ["open_text"],
+    "kanary.training.config": ["TrainConfig", "grid"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = [
+    "SAE",
+    "ActivationStore",
+    "HarvestConfig",
+    "KanaryError",
+    "LanguageModel",
+    "Run",
+    "SAEConfig",
+    "SparseCodes",
+    "Sparsifier",
+    "TrainConfig",
+    "grid",
+    "harvest",
+    "load_model",
+    "load_plugin",
+    "open_text",
+    "part",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used, so that ``import kanary`` costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'kanary' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

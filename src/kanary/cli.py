@@ -1,0 +1,234 @@
+"""The command line: parses, calls one function, prints."""
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kanary.config import coerce, read_yaml
+from kanary.errors import KanaryError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="**Kanary**: see, test, steer and watch what a language model represents, with sparse autoencoders.",
+)
+
+TRAIN_HELP = """Train a sparse autoencoder (SAE) on the activations of a language model.
+
+A language model packs more concepts into an activation than the activation has dimensions. An SAE takes them apart again:
+it rewrites every activation as a sum of a few out of many directions, so that single concepts can be seen and changed.
+
+    kanary train --model MODEL --site resid_post.12 --text stories.parquet --sae topk --k 32 --width 16K --tokens 50M
+
+**Model, site, text.** MODEL is a folder or a name on the Hugging Face Hub. The site is where activations are read:
+resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind the model knows.
+
+**SAE.** topk keeps the k largest latents of every token: the easiest to train. batchtopk shares k x tokens over a batch.
+jumprelu, gated and relu learn how many latents fire; say how many you want with --target-l0.
+
+**How many?** A width of 8 to 32 times the activation's and 16 to 64 active latents are usual. More active latents explain
+more and are harder to read.
+
+**Several at once.** Lists train every combination on one stream, for the price of one harvest: --k 16,32,64 --seeds 0,1,2
+
+**Stopping.** Ctrl-C, --budget 2h or a crash lose nothing but the steps since the last checkpoint: kanary train --resume RUN
+
+At the end the SAE is tested on held-out text, beside two controls that no training could explain.
+"""
+
+HARVEST_HELP = """Write a model's activations to disk, to train on them many times without running the model again.
+
+    kanary harvest --model MODEL --site resid_post.12,mlp_out.12 --text stories.parquet --tokens 10M --out STORE
+
+    kanary train --store STORE --site resid_post.12 --sae topk
+
+Several sites share every forward. A harvest that is stopped goes on when the same command is given again.
+"""
+
+
+def flags(config: type, *, lists: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: gives a command one flag per field of the dataclass ``config``; it receives the given ones as ``values``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(config)
+        parameters = [p for p in inspect.signature(command).parameters.values() if p.name != "values"]
+        fields = [f for f in dataclasses.fields(config) if f.name != "options"]
+        for field in fields:
+            parameters.append(_flag(field, hints[field.name]))
+
+        def run(**given: Any) -> None:
+            values = {f.name: given.pop(f.name) for f in fields}
+            values = {name: value for name, value in values.items() if value is not None}
+            command(**given, values={n: _parsed(config, n, v, lists) for n, v in values.items()})
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _flag(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+    name = "--" + field.name.replace("_", "-")
+    boolean = bool in (hint, *typing.get_args(hint))
+    names = [f"{name}/--no-{name[2:]}"] if boolean else [name, "--seeds"] if field.name == "seed" else [name]
+    shown = "" if field.default in (None, "", ()) or boolean else f" [{field.default}]"
+    extra = " *Takes a list.*" if field.metadata["sweep"] else ""
+    info = typer.Option(
+        *names,
+        help=field.metadata["help"] + extra + shown,
+        rich_help_panel=field.metadata["group"],
+        show_default=False,
+        metavar=None if boolean else _metavar(field, hint),
+    )
+    kind: Any = bool | None if boolean else str | None
+    annotation = Annotated[kind, info]
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _metavar(field: "dataclasses.Field[Any]", hint: Any) -> str:
+    kinds = {k for k in (typing.get_args(hint) or (hint,)) if k is not type(None)}
+    return "NUMBER" if field.metadata["count"] or kinds & {int, float} else field.name.upper()
+
+
+def _parsed(config: type, name: str, value: Any, lists: bool) -> Any:
+    field = next(f for f in dataclasses.fields(config) if f.name == name)
+    hint = typing.get_type_hints(config)[name]
+
+    def one(text: Any) -> Any:
+        return coerce("--" + name.replace("_", "-"), hint, text, count=field.metadata["count"])
+
+    if lists and field.metadata["sweep"] and isinstance(value, str) and "," in value:
+        return [one(item.strip()) for item in value.split(",")]
+    return one(value)
+
+
+def _train_flags() -> type:
+    from kanary.training.config import TrainConfig
+
+    return TrainConfig
+
+
+def _harvest_flags() -> type:
+    from kanary.activations.harvest import HarvestConfig
+
+    return HarvestConfig
+
+
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file with the same names as the flags; flags win.", show_default=False)
+]
+
+
+def train(
+    *,
+    config: Config = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.", show_default=False)] = None,
+    set: Annotated[
+        list[str] | None, typer.Option(help="An option of a part, as name=value; may be repeated.", show_default=False)
+    ] = None,
+    values: dict[str, Any],
+) -> None:
+    from kanary.jobs import train
+    from kanary.training.config import grid
+
+    given = (read_yaml(config) if config else {}) | values
+    if set:
+        given["options"] = dict(given.get("options", {})) | dict(_pair(text) for text in set)
+    if resume is None:
+        run = train(grid(given))
+    else:
+        run = train(resume=resume, **given)
+    if run.ending == "finished":
+        _print_metrics(run.metrics)
+        typer.echo(f"The SAE is in {run.folder / 'sae'}. Look at the run with: kanary info {run.folder}")
+        return
+    why = "The budget is spent" if run.ending == "budget" else "Stopped as asked"
+    typer.echo(f"{why}; everything is saved. Go on with: kanary train --resume {run.folder}", err=True)
+    if run.ending == "interrupted":
+        raise SystemExit(130)
+
+
+def harvest(*, config: Config = None, values: dict[str, Any]) -> None:
+    from kanary.activations.harvest import HarvestConfig, harvest
+    from kanary.config import from_mapping
+
+    store = harvest(from_mapping(HarvestConfig, (read_yaml(config) if config else {}) | values))
+    typer.echo(
+        f"{store.n_tokens:,} tokens at {', '.join(store.sites)} are in {store.folder} ({store.n_bytes / 1e9:.2f} GB)."
+    )
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="A run folder, an SAE's folder, or a store.", show_default=False)],
+) -> None:
+    """Say what a folder holds: a run, an SAE, or a store of activations."""
+    from kanary.info import describe
+
+    typer.echo(describe(path))
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise KanaryError(f"--set {text!r} must be name=value.")
+    import yaml
+
+    return name.strip().replace("-", "_"), yaml.safe_load(value)
+
+
+def _print_metrics(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from kanary.info import metrics_table
+
+    if metrics.get("saes"):
+        Console(highlight=False).print(metrics_table(metrics))
+
+
+def main() -> None:
+    """The command ``kanary``: user mistakes become one line and exit status 2."""
+    try:
+        _build()(standalone_mode=False)
+    except KanaryError as error:
+        typer.echo(f"kanary: {error}", err=True)
+        raise SystemExit(2) from None
+    except typer.Exit as ending:
+        raise SystemExit(ending.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("kanary: stopped.", err=True)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # click's usage errors know how to say what is wrong
+            raise
+        if message := error.format_message():
+            typer.echo(f"kanary: {message}", err=True)
+        raise SystemExit(2) from None
+
+
+def _build() -> typer.Typer:
+    """Registers the commands; the one that was asked for reads its flags from its config."""
+    asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    for name, command, config, text in (
+        ("train", train, _train_flags, TRAIN_HELP),
+        ("harvest", harvest, _harvest_flags, HARVEST_HELP),
+    ):
+        # fast because only the command that runs imports its room
+        built = flags(config(), lists=name == "train")(command) if asked == name else lambda: None
+        app.command(name, help=text)(built)
+    app.command("info")(info)
+    return app
+
+
+if __name__ == "__main__":
+    main()

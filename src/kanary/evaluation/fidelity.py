@@ -1,0 +1,193 @@
+"""How well SAEs stand in for the activations they read: EV, CE score, L0, dead share, beside controls.
+
+Definitions (all over tokens that are not special, accumulated in float64, in raw activation space):
+
+- ``l0``: mean number of non-zero latents per token.
+- ``explained_variance``: ``1 - E|x - x^|^2 / (E|x|^2 - |E x|^2)``, one global mean.
+- ``ce_score_zero``: ``(CE_abl - CE_sae) / (CE_abl - CE_clean)``; the ablation zeroes the site at every position, the SAE
+  replaces only non-special ones; a position's loss is left out when its source token is special.
+- ``dead_share``: share of latents that fired on none of these ``n`` tokens (a census, so its interval is a point).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kanary.activations.pool import generator
+from kanary.errors import KanaryError
+from kanary.lm import LanguageModel
+from kanary.sae import SAE, SAEConfig
+from kanary.text import TokenBatch
+
+RESAMPLES = 1000
+
+
+class Metric(NamedTuple):
+    """A number with its 95 % bootstrap interval over windows, and how many tokens it is over."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Row(NamedTuple):
+    """The first numbers of one SAE, or of a control."""
+
+    l0: Metric
+    explained_variance: Metric
+    ce_score_zero: Metric
+    ce_clean: Metric  # nats per token
+    ce_sae: Metric
+    ce_zero: Metric
+    dead_share: Metric
+
+
+class _Sums:
+    """Per-window sums; every number is a ratio of them, so that windows can be resampled."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Tensor]] = {}
+
+    def add(self, **sums: Tensor) -> None:
+        for name, value in sums.items():
+            self.columns.setdefault(name, []).append(value.double().cpu())
+
+    def total(self, weights: Tensor) -> dict[str, Tensor]:
+        """Sums over windows under ``weights [resamples, windows]`` -> ``[resamples]`` or ``[resamples, d]``."""
+        return {name: weights @ torch.cat(values) for name, values in self.columns.items()}
+
+
+class Target(NamedTuple):
+    """Something that stands in for the activations at a site."""
+
+    site: str
+    sae: SAE | None  # None: the identity
+
+
+def fidelity(
+    lm: LanguageModel, batches: Iterable[TokenBatch], targets: Mapping[str, Target], seed: int = 0
+) -> dict[str, Row]:
+    """The numbers of every target over the same windows.
+
+    Args:
+        batches: held-out windows.
+        targets: row name -> what to splice in.
+        seed: of the bootstrap.
+
+    Raises:
+        KanaryError: no tokens to evaluate on.
+    """
+    clean = {site: _Sums() for site in {t.site for t in targets.values()}}
+    sums = {name: _Sums() for name in targets}
+    fired = {name: torch.zeros(t.sae.d_sae, dtype=torch.bool) for name, t in targets.items() if t.sae}
+    with torch.no_grad():
+        for batch in batches:
+            _add_batch(lm, batch, targets, clean, sums, fired)
+    if not any(s.columns for s in sums.values()):
+        raise KanaryError("There are no held-out tokens to evaluate on.")
+    return {name: _row(clean[t.site], sums[name], fired.get(name), seed) for name, t in targets.items()}
+
+
+def _add_batch(
+    lm: LanguageModel,
+    batch: TokenBatch,
+    targets: Mapping[str, Target],
+    clean: Mapping[str, _Sums],
+    sums: Mapping[str, _Sums],
+    fired: Mapping[str, Tensor],
+) -> None:
+    special = batch.special.to(lm.device)
+    tokens = batch.tokens.to(lm.device)
+    kept: dict[str, Tensor] = {}
+
+    def keep(site: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: kept.setdefault(site, x)
+
+    clean_loss = window_losses(lm.logits(tokens, replace={site: keep(site) for site in clean}), tokens, special)
+    for site, site_sums in clean.items():
+        x = kept[site].double() * ~special[..., None]
+        zero_loss = window_losses(lm.logits(tokens, replace={site: torch.zeros_like}), tokens, special)
+        site_sums.add(
+            n=(~special).sum(1),
+            n_loss=(~special[:, :-1]).sum(1),
+            x=x.sum(1),
+            square=x.square().sum((1, 2)),
+            clean=clean_loss,
+            zero=zero_loss,
+        )
+    for name, target in targets.items():
+        x = kept[target.site]
+        if target.sae is None:
+            sums[name].add(error=torch.zeros(len(x)), l0=torch.full((len(x),), float("nan")), loss=clean_loss)
+            continue
+        codes = target.sae.encode(x, special)
+        x_hat = torch.where(special[..., None], x, target.sae.decode(codes).to(x.dtype))
+        fired[name][codes.indices.cpu()] = True
+        loss = window_losses(lm.logits(tokens, replace={target.site: _constant(x_hat)}), tokens, special)
+        sums[name].add(error=(x.double() - x_hat.double()).square().sum((1, 2)), l0=codes.l0().sum(1), loss=loss)
+
+
+def _constant(x: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda _: x
+
+
+def window_losses(logits: Tensor, tokens: Tensor, special: Tensor) -> Tensor:
+    """Summed next-token loss (nats) of every window, ``[batch]``, over positions whose source token is not special.
+
+    Args:
+        logits: ``[batch, position, vocab]``.
+        tokens, special: ``[batch, position]``.
+    """
+    losses = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return (losses.view(len(tokens), -1).double() * ~special[:, :-1]).sum(1)
+
+
+def _row(clean: _Sums, sums: _Sums, fired: Tensor | None, seed: int) -> Row:
+    windows = len(torch.cat(sums.columns["error"]))
+    draws = torch.randint(windows, (RESAMPLES, windows), generator=generator("bootstrap", seed))
+    weights = torch.zeros(RESAMPLES, windows, dtype=torch.float64).scatter_add_(
+        1, draws, torch.ones(RESAMPLES, windows, dtype=torch.float64)
+    )
+    weights = torch.cat([torch.ones(1, windows, dtype=torch.float64), weights])  # row 0: the sample itself
+    totals = clean.total(weights) | sums.total(weights)
+    n, n_loss = totals["n"], totals["n_loss"]
+    tokens = int(n[0])
+
+    def metric(values: Tensor, count: int = tokens) -> Metric:
+        low, high = (float(torch.quantile(values[1:], q)) for q in (0.025, 0.975))
+        return Metric(float(values[0]), low, high, count)
+
+    variance = totals["square"] / n - (totals["x"] / n[:, None]).square().sum(1)
+    ce = {key: totals[key] / n_loss for key in ("clean", "zero", "loss")}
+    dead = 0.0 if fired is None else 1 - float(fired.double().mean())
+    count = int(n_loss[0])
+    return Row(
+        l0=metric(totals["l0"] / n),
+        explained_variance=metric(1 - totals["error"] / n / variance),
+        ce_score_zero=metric((ce["zero"] - ce["loss"]) / (ce["zero"] - ce["clean"]), count),
+        ce_clean=metric(ce["clean"], count),
+        ce_sae=metric(ce["loss"], count),
+        ce_zero=metric(ce["zero"], count),
+        dead_share=Metric(dead, dead, dead, tokens),
+    )
+
+
+def random_twin(sae: SAE, l0: float, seed: int) -> SAE:
+    """A control: random unit directions read and written alike, as many active per token as ``sae`` has.
+
+    It shares the width, the standardisation and ``b_dec``; whatever it scores, training is not the reason.
+    """
+    k = min(sae.d_sae, max(1, round(l0)))
+    twin = SAE(SAEConfig(sae.d_model, sae.d_sae, sparsifier={"name": "topk", "k": k}))
+    directions = torch.randn(sae.d_sae, sae.d_model, generator=generator("random twin", seed))
+    with torch.no_grad():
+        twin.mean.copy_(sae.mean)
+        twin.scale.copy_(sae.scale)
+        twin.decoder.b_dec.copy_(sae.decoder.b_dec)
+        twin.decoder.begin(F.normalize(directions, dim=1))
+        twin.encoder.tie(twin.decoder.W_dec)
+    return twin.to(sae.mean.device)

@@ -1,0 +1,94 @@
+"""What a folder holds, in words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kanary.config import read_yaml
+from kanary.errors import KanaryError
+from kanary.files import read_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = {
+    "l0": "L0",
+    "explained_variance": "EV",
+    "ce_score_zero": "CE score (zero)",
+    "ce_sae": "CE with SAE",
+    "dead_share": "dead",
+}
+
+
+def describe(path: Path) -> str:
+    """A few lines about a run folder, an SAE's folder, or a store of activations.
+
+    Raises:
+        KanaryError: nothing there that Kanary wrote.
+    """
+    if not path.exists():
+        raise KanaryError(f"{path} does not exist.")
+    for marker, tell in (("config.yaml", _run), ("manifest.json", _store), ("config.json", _sae)):
+        if (path / marker).is_file():
+            return "\n".join(tell(path))
+    raise KanaryError(f"{path} holds no run (config.yaml), SAE (config.json) or store (manifest.json).")
+
+
+def metrics_table(metrics: dict[str, Any]) -> "Table":
+    """``metrics.json`` as a table: SAEs first, then the controls; value and 95 % interval."""
+    from rich.table import Table
+
+    tokens = metrics["held_out"]["tokens"]
+    table = Table(title=f"On {tokens:,} held-out tokens (95 % intervals)", title_justify="left")
+    table.add_column("")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for group in ("saes", "controls"):
+        for name, row in metrics[group].items():
+            table.add_row(name, *(_cell(row[key]) for key in COLUMNS), end_section=group == "saes")
+    return table
+
+
+def _cell(metric: dict[str, float | None]) -> str:
+    value, low, high = metric["value"], metric["low"], metric["high"]
+    if value is None or low is None or high is None:
+        return "–"
+    return f"{value:.4g}" if low == high else f"{value:.4g} ({low:.4g}–{high:.4g})"
+
+
+def _run(path: Path) -> Iterator[str]:
+    config = read_yaml(path / "config.yaml")
+    steps = int(config["tokens"]) // int(config["batch"])
+    checkpoints = sorted((path / "checkpoints").glob("step-*"))
+    done = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+    source = config["model"] or config["store"]
+    yield f"Run {path}: {config['sae']} SAEs of width {config['width']} at {config['site']} of {source}"
+    if (path / "metrics.json").is_file():
+        yield f"Finished: {steps:,} steps, {config['tokens']:,} tokens."
+        for group in ("saes", "controls"):
+            for name, row in read_json(path / "metrics.json")[group].items():
+                yield f"  {name}: " + ", ".join(f"{heading} {_cell(row[key])}" for key, heading in COLUMNS.items())
+        yield f"Load it: kanary.SAE.from_pretrained({str(path)!r})"
+    else:
+        yield f"Not finished: {done:,} of {steps:,} steps. Go on with: kanary train --resume {path}"
+
+
+def _store(path: Path) -> Iterator[str]:
+    from kanary.activations.store import ActivationStore
+
+    store = ActivationStore.open(path)
+    state = "complete" if store.complete else "not complete; give the same harvest command again to go on"
+    yield f"Store {path}: {store.n_tokens:,} tokens, {store.n_bytes / 1e9:.2f} GB, {store.dtype}, {state}"
+    yield f"From {store.manifest['model']} reading {store.manifest['text']}"
+    for site, width in store.widths.items():
+        yield f"  {site}: width {width}"
+
+
+def _sae(path: Path) -> Iterator[str]:
+    config = read_json(path / "config.json")
+    parts = " → ".join(str(config[part]["name"]) for part in ("encoder", "sparsifier", "decoder"))
+    source = config.get("trained_on", {})
+    yield f"SAE {path}: {config['d_sae']:,} latents on activations of width {config['d_model']}: {parts}"
+    yield f"Trained on {source.get('tokens', 0):,} tokens at {source.get('site')} of {source.get('model')}"
+    for name, metric in source.get("metrics", {}).items():
+        yield f"  {COLUMNS.get(name, name)} {_cell(metric)} over {metric['n']:,} tokens"

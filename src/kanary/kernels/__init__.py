@@ -1,0 +1,5 @@
+"""The few operations that decide the speed of an SAE; callers never ask which device runs them."""
+
+from kanary.kernels.sparse import Pattern, linear_at, score_at, sparse_decode
+
+__all__ = ["Pattern", "linear_at", "score_at", "sparse_decode"]

@@ -1,0 +1,149 @@
+"""Products with a sparse [tokens, d_sae] matrix of which only the active entries are ever touched.
+
+One encode matmul is the floor of a training step. Everything after it costs tokens x active x d_model here, and no
+tensor of that size is made: the forward is a weighted bag of rows, and the weight gradients are one transposed
+sparse-dense product each.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which entries of a [tokens, d_sae] matrix exist, in row order (compressed sparse rows).
+
+    Attributes:
+        latents: ``[nnz]`` int64, the column of every entry.
+        offsets: ``[tokens + 1]`` int64; token n owns entries ``offsets[n]:offsets[n + 1]``.
+        d_sae: number of columns.
+    """
+
+    latents: Tensor
+    offsets: Tensor
+    d_sae: int
+    _by_latent: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.offsets) - 1
+
+    def rows(self) -> Tensor:
+        """``[nnz]`` int64, the token of every entry."""
+        counts = self.offsets.diff()
+        return torch.repeat_interleave(
+            torch.arange(self.tokens, device=counts.device), counts, output_size=len(self.latents)
+        )
+
+    def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The transpose: (order of the entries, ``[d_sae + 1]`` offsets, token of every entry in that order).
+
+        Computed once, because the encoder's and the decoder's gradients share it.
+        """
+        if not self._by_latent:
+            # fast because 16-bit keys sort three times as fast as 64-bit ones
+            keys = self.latents.to(torch.int16) if self.d_sae <= 2**15 else self.latents.to(torch.int32)
+            order = torch.argsort(keys, stable=True)
+            counts = torch.bincount(self.latents, minlength=self.d_sae)
+            offsets = F.pad(counts.cumsum(0), (1, 0))
+            self._by_latent.append((order, offsets, self.rows()[order]))
+        return self._by_latent[0]
+
+    def keep(self, entries: Tensor) -> "Pattern":
+        """The pattern of the entries where the boolean ``entries: [nnz]`` is true."""
+        kept = F.pad(entries.to(torch.int64).cumsum(0), (1, 0))
+        return Pattern(self.latents[entries], kept[self.offsets], self.d_sae)
+
+    def renamed(self, names: Tensor | None, d_sae: int) -> "Pattern":
+        """The same entries in a matrix of ``d_sae`` columns, where column i is called ``names[i]``; None: as they are."""
+        return self if names is None else Pattern(names[self.latents], self.offsets, d_sae)
+
+
+def weigh_rows(values: Tensor, pattern: Pattern, weight: Tensor) -> Tensor:
+    """``codes @ weight``: ``values [nnz]``, ``weight [d_sae, d]`` -> ``[tokens, d]``; not differentiable."""
+    if not len(values):
+        return weight.new_zeros(pattern.tokens, weight.shape[1])
+    return F.embedding_bag(
+        pattern.latents, weight, pattern.offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+def transposed_product(values: Tensor, pattern: Pattern, x: Tensor) -> Tensor:
+    """``codes.T @ x``: ``values [nnz]``, ``x [tokens, d]`` -> ``[d_sae, d]``; not differentiable."""
+    order, offsets, rows = pattern.by_latent()
+    codes = torch.sparse_csr_tensor(
+        offsets, rows, values[order], (pattern.d_sae, pattern.tokens), check_invariants=False
+    )
+    return codes @ x
+
+
+def score_at(x: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+    """``(x @ weight.T)`` at the entries of ``pattern`` only: ``x [tokens, d]``, ``weight [d_sae, d]`` -> ``[nnz]``.
+
+    Not differentiable.
+    """
+    if not len(pattern.latents):
+        return x.new_zeros(0)
+    # the gradient of a weighted bag with respect to its weights is exactly this product, done without temporaries
+    scores: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        x, weight, pattern.latents, pattern.offsets[:-1], pattern.rows(), 0, -1
+    )
+    return scores
+
+
+class _LinearAt(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, weight: Tensor, bias: Tensor, shift: Tensor, x: Tensor, pre: Tensor, pattern: Pattern
+    ) -> Tensor:
+        ctx.save_for_backward(weight, x)
+        ctx.pattern = pattern  # type: ignore[attr-defined]
+        return pre.view_as(pre)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, x = ctx.saved_tensors  # type: ignore[attr-defined]
+        pattern: Pattern = ctx.pattern  # type: ignore[attr-defined]
+        d_weight = transposed_product(grad, pattern, x)
+        d_bias = torch.zeros_like(weight[:, 0]).index_add_(0, pattern.latents, grad)
+        return d_weight, d_bias, -(d_bias @ weight), None, None, None
+
+
+def linear_at(weight: Tensor, bias: Tensor, shift: Tensor, x: Tensor, pre: Tensor, pattern: Pattern) -> Tensor:
+    """Attaches gradients to pre-activations ``(x - shift) @ weight.T + bias`` known at the entries of ``pattern``.
+
+    Args:
+        weight: ``[d_sae, d_model]``, bias: ``[d_sae]``, shift: ``[d_model]``: the parameters to differentiate.
+        x: ``[tokens, d_model]``, already shifted; gets no gradient (it is data).
+        pre: ``[nnz]``, the values, computed by the caller.
+    """
+    attached: Tensor = _LinearAt.apply(weight, bias, shift, x, pre, pattern)
+    return attached
+
+
+class _SparseDecode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        ctx.pattern = pattern  # type: ignore[attr-defined]
+        return weigh_rows(values, pattern, weight)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        pattern: Pattern = ctx.pattern  # type: ignore[attr-defined]
+        needs_values, needs_weight, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        grad = grad.contiguous()
+        d_values = score_at(grad, weight, pattern) if needs_values else None
+        d_weight = transposed_product(values, pattern, grad) if needs_weight else None
+        return d_values, d_weight, None
+
+
+def sparse_decode(values: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+    """``codes @ weight`` with gradients: ``values [nnz]``, ``weight [d_sae, d_model]`` -> ``[tokens, d_model]``."""
+    decoded: Tensor = _SparseDecode.apply(values, weight, pattern)
+    return decoded

@@ -1,0 +1,72 @@
+"""BatchTopK: the k * tokens largest pre-activations of the batch (Bussmann et al. 2024, arXiv 2412.06410)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanary.config import option
+from kanary.kernels import Pattern
+from kanary.sae.parts import SelectAgain, part
+from kanary.sae.sparsifiers.topk import ScheduledK, TopKOptions
+
+SLACK = 1.5  # candidates per wanted entry: enough that the floor of the last batch nearly always serves this one
+
+
+@dataclass(frozen=True)
+class BatchTopKOptions(TopKOptions):
+    threshold_rate: float = option(
+        0.01, "how fast the threshold used for inference follows the batches' smallest value"
+    )
+
+
+@part("batchtopk")
+class BatchTopK(ScheduledK):
+    """Training: ``f = pre`` where positive and among the batch's k * tokens largest. Inference: where above ``threshold``.
+
+    The threshold is a running mean of the smallest value that a batch kept, so that a token's codes do not depend on
+    the tokens beside it.
+    """
+
+    Options = BatchTopKOptions
+    options: BatchTopKOptions
+    threshold: Tensor
+
+    def __init__(self, d_model: int, d_sae: int, options: BatchTopKOptions | None = None) -> None:
+        super().__init__(d_model, d_sae, options)
+        self.register_buffer("threshold", torch.tensor(-1.0))  # -1: nothing learned yet
+        self._floor: float | None = None
+
+    def mask(self, pre: Tensor) -> Tensor:
+        if not self.training:
+            return pre > self.threshold.clamp_min(0)
+        if self._floor is None:
+            self._floor = self._guess(pre)
+        return pre > self._floor
+
+    def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
+        # fast because only the entries above last batch's floor are ranked, not the whole [tokens, d_sae] matrix;
+        # the result is exact: a floor that let too few through is lowered and the batch scanned again
+        if not self.training:
+            return None
+        wanted = self._k * pattern.tokens
+        if len(pre) < wanted and self._floor:
+            self._floor = max(0.0, self._floor - 0.2 * abs(self._floor)) if self._floor > 1e-3 else 0.0
+            raise SelectAgain
+        if len(pre) <= wanted:
+            return None
+        spare = min(int(wanted * SLACK), len(pre))
+        candidates = pre.topk(spare, sorted=True).values
+        self._floor = max(0.0, float(candidates[-1]) * (1.0 if spare < len(pre) else 0.98))
+        return pre >= candidates[wanted - 1]
+
+    def after_step(self, l0: float, smallest: float) -> None:
+        if smallest > 0:
+            rate = self.options.threshold_rate if self.threshold >= 0 else 1.0
+            self.threshold.lerp_(torch.full_like(self.threshold, smallest), rate)
+
+    def _guess(self, pre: Tensor) -> float:
+        """A floor for the very first batch from a sixteenth of its first tile."""
+        sample = pre.flatten()[::16].float()
+        rank = min(len(sample) - 1, max(1, int(2 * SLACK * self._k * len(pre) / 16)))
+        return max(0.0, float(sample.topk(rank).values[-1]))

@@ -1,0 +1,76 @@
+"""TopK: the k largest pre-activations of every token (Gao et al. 2024, arXiv 2406.04093)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanary.config import option
+from kanary.errors import KanaryError
+from kanary.sae.parts import Sparsifier, part
+
+
+def k_at(step: int, steps: int, k: int, start: int, share: float) -> int:
+    """``int(k0 + (k1 - k0) t / w)`` for ``t < w``, then ``k1``: a dense start keeps latents alive."""
+    anneal = int(share * steps)
+    return int(start + (k - start) * step / anneal) if step < anneal else k
+
+
+@dataclass(frozen=True)
+class TopKOptions:
+    k: int = option(32, "active latents per token")
+    k_schedule: bool = option(False, "begin with k_start active latents and come down to k linearly")
+    k_start: int = option(512, "active latents at the first step of the k-schedule (at most the width)")
+    k_share: float = option(0.25, "share of training that the k-schedule takes")
+
+
+class ScheduledK(Sparsifier):
+    """What TopK and BatchTopK share: how many latents, now."""
+
+    Options = TopKOptions
+    options: TopKOptions
+    k_now: Tensor
+
+    def __init__(self, d_model: int, d_sae: int, options: TopKOptions | None = None) -> None:
+        super().__init__(d_model, d_sae, options)
+        k = self.options.k
+        if not 1 <= k <= d_sae:
+            raise KanaryError(f"k={k} does not fit a width of {d_sae}: choose 1 <= k <= width.")
+        self.register_buffer("k_now", torch.tensor(k))  # saved, so that a checkpoint encodes as its training did
+        self._k = k
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._k = int(self.k_now)
+
+    def before_step(self, step: int, steps: int) -> None:
+        if self.options.k_schedule:
+            start = min(self.options.k_start, self.d_sae)
+            self._k = k_at(step, steps, self.options.k, start, self.options.k_share)
+            self.k_now.fill_(self._k)
+
+
+@part("topk")
+class TopK(ScheduledK):
+    """``f = pre`` where it is positive and among the token's k largest, else 0. No penalty is needed."""
+
+    def select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        latents = row_topk(pre, self._k)
+        return latents.reshape(-1), torch.full((len(pre),), latents.shape[1], device=pre.device)
+
+
+def row_topk(pre: Tensor, k: int) -> Tensor:
+    """``pre [n, width]`` -> ``[n, k]`` indices of the k largest of every row, in no order.
+
+    The k largest entries of a row lie in the k groups with the largest maxima, so most of the row is looked at once.
+    """
+    n, width = pre.shape
+    size = 16  # fast because a strided maximum vectorises, and then only k * size entries per row are ranked
+    groups = width // size
+    if width % size or groups < 4 * k:
+        return pre.topk(k, dim=1, sorted=False).indices
+    grouped = pre.view(n, size, groups)
+    best = grouped.amax(1).topk(k, dim=1, sorted=False).indices  # [n, k]
+    members = grouped.gather(2, best[:, None, :].expand(n, size, k)).view(n, size * k)
+    chosen = members.topk(k, dim=1, sorted=False).indices  # [n, k] into [size, k]
+    return (chosen // k) * groups + best.gather(1, chosen % k)

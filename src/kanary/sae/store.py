@@ -1,0 +1,173 @@
+"""How an SAE is written, read and shared: safetensors and JSON, never pickle."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kanary.config import to_mapping
+from kanary.errors import KanaryError
+from kanary.files import new_folder, read_json, read_tensors, sha256, verify, write_json, write_tensors
+from kanary.sae.model import SAE, SAEConfig
+
+CONFIG, WEIGHTS = "config.json", "sae.safetensors"
+FORMAT = "kanary-sae-1"
+
+
+def save(sae: SAE, folder: Path) -> None:
+    if "config.json" not in {p.name for p in folder.glob("*")} and folder.is_dir() and any(folder.iterdir()):
+        raise KanaryError(f"{folder} holds other files; give an empty or new folder to save an SAE in.")
+    with new_folder(folder) as partial:
+        write_tensors(partial / WEIGHTS, sae.state_dict(), {"format": FORMAT})
+        write_json(
+            partial / CONFIG, {"format": FORMAT, "sha256": sha256(partial / WEIGHTS), **to_mapping(described(sae))}
+        )
+
+
+def described(sae: SAE) -> SAEConfig:
+    """The SAE's config with every option of every part spelled out."""
+    return SAEConfig(
+        sae.d_model,
+        sae.d_sae,
+        sae.encoder.describe(),
+        sae.sparsifier.describe(),
+        sae.decoder.describe(),
+        sae.config.trained_on,
+    )
+
+
+def load(name: str | Path, *, revision: str | None = None, device: str = "cpu") -> SAE:
+    folder = find(Path(name)) if Path(name).exists() else _download(str(name), revision)
+    config = read_json(folder / CONFIG)
+    if config.get("format") != FORMAT:
+        raise KanaryError(
+            f"{folder / CONFIG} is not a Kanary SAE: its format is {config.get('format')!r}, expected {FORMAT!r}."
+        )
+    try:
+        parts = {key: config[key] for key in ("d_model", "d_sae", "encoder", "sparsifier", "decoder", "trained_on")}
+        recorded = str(config["sha256"])
+        sae = SAE(SAEConfig(**parts))
+    except (KeyError, TypeError) as error:
+        raise KanaryError(f"{folder / CONFIG} is damaged: {error} is missing or wrong.") from error
+    verify(folder / WEIGHTS, recorded)
+    load_state(sae, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return sae.to(device)
+
+
+def load_state(sae: SAE, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Copies ``tensors`` into ``sae``; names the tensor that is missing, too many, of another shape or not finite."""
+    wanted = sae.state_dict()
+    for key in sorted(wanted.keys() ^ tensors.keys()):
+        raise KanaryError(
+            f"{path} does not fit its config: tensor {key!r} is {'missing' if key in wanted else 'unexpected'}."
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise KanaryError(
+                f"{path} does not fit its config: {key} has shape {list(tensor.shape)}, expected {list(wanted[key].shape)}."
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise KanaryError(f"{path} cannot be used: {key} holds NaN or infinity.")
+    sae.load_state_dict(tensors)
+
+
+def find(path: Path) -> Path:
+    """The folder of the one SAE in ``path``: itself, ``path/sae``, or the only sub-folder of ``path/sae``."""
+    for folder in (path, path / "sae"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    found = sorted(p.parent for p in (path / "sae").glob(f"*/{WEIGHTS}"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(p.name for p in found)
+        raise KanaryError(f"{path} holds {len(found)} SAEs; name one of them: {path}/sae/<name> with {names}.")
+    if (path / "checkpoints").is_dir():
+        raise KanaryError(f"{path} is a run that has not finished; finish it with: kanary train --resume {path}")
+    raise KanaryError(f"There is no SAE in {path}: expected {CONFIG} and {WEIGHTS} there or in {path / 'sae'}.")
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return find(Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"])))
+    except HFValidationError as error:
+        raise KanaryError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).") from error
+    except KanaryError:
+        raise
+    except Exception as error:  # the Hub client raises many kinds: offline, missing, gated, interrupted
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise KanaryError(
+            f"{name!r} is neither a folder here nor could it be fetched from the Hub: {reason}"
+        ) from error
+
+
+def push(sae: SAE, repository: str, *, private: bool = False, token: str | None = None) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, endpoint=os.environ.get("HF_ENDPOINT"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "sae"
+        save(sae, folder)
+        (folder / "README.md").write_text(model_card(sae, repository), encoding="utf-8")
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload SAE")
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise KanaryError(f"The SAE could not be pushed to {repository!r}: {reason}") from error
+    return f"{api.endpoint}/{repository}"
+
+
+def model_card(sae: SAE, repository: str) -> str:
+    """The README of a published SAE: what it is, what it reads, its numbers, how to load it."""
+    config, source = described(sae), dict(sae.config.trained_on)
+    parts = " → ".join(_part(p) for p in (config.encoder, config.sparsifier, config.decoder))
+    rows = [
+        f"| {key.replace('_', ' ')} | {value} |"
+        for key, value in source.items()
+        if key not in ("metrics", "special_ids")
+    ]
+    metrics = source.get("metrics") or {}
+    numbers = [
+        f"| {key} | {m['value']:.4g} | {m['low']:.4g} … {m['high']:.4g} | {m['n']:,} |" for key, m in metrics.items()
+    ]
+    base = f"base_model: {json.dumps(str(source['model']))}\n" if _is_hub_id(source.get("model")) else ""
+    table = [
+        "## Numbers on held-out text",
+        "",
+        "| | value | 95 % interval | tokens |",
+        "| --- | --- | --- | --- |",
+        *numbers,
+        "",
+    ]
+    return "\n".join(
+        [
+            f"---\nlibrary_name: kanary\ntags: [sparse-autoencoder, interpretability]\n{base}---",
+            f"# {repository}",
+            "",
+            f"A sparse autoencoder with {sae.d_sae:,} latents on activations of width {sae.d_model}: {parts}.",
+            "It reads and returns raw activations; BOS, EOS and padding were never trained on.",
+            "",
+            "| trained on | |\n| --- | ---",
+            *rows,
+            "",
+            *(table if numbers else []),
+            f"```python\nimport kanary\n\nsae = kanary.SAE.from_pretrained({repository!r})\ncodes = sae.encode(x)\n```",
+            "",
+        ]
+    )
+
+
+def _part(description: Any) -> str:
+    options = ", ".join(f"{k}={v}" for k, v in description.items() if k != "name" and v is not None)
+    return f"{description['name']}({options})" if options else str(description["name"])
+
+
+def _is_hub_id(name: Any) -> bool:
+    return isinstance(name, str) and name.count("/") == 1 and not Path(name).exists() and not name.startswith(".")

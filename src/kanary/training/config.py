@@ -1,0 +1,228 @@
+"""Everything that one training run needs to know, and grids of runs that share a stream."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kanary.activations.source import SourceConfig
+from kanary.config import from_mapping, option, to_mapping
+from kanary.errors import KanaryError, nearest
+from kanary.sae.model import SAEConfig
+from kanary.sae.parts import DECODERS, ENCODERS, SPARSIFIERS, import_parts, load_plugin, option_names
+from kanary.training.revival import REVIVALS
+
+ALIASES = {"seeds": "seed", "sites": "site", "saes": "sae", "widths": "width"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(SourceConfig):
+    """One SAE and how to train it. Options left at None take the default of the part that uses them."""
+
+    sae: str = option(
+        "topk", "How codes are made sparse: topk, batchtopk, relu, gated or jumprelu.", group="SAE", sweep=True
+    )
+    width: int = option(2048, "Number of latents.", group="SAE", count=True, sweep=True)
+    k: int | None = option(
+        None, "Active latents per token (topk, batchtopk; 32 unless given).", group="SAE", sweep=True
+    )
+    target_l0: float | None = option(
+        None,
+        "Steer the penalty to this many active latents per token (relu, gated, jumprelu).",
+        group="SAE",
+        sweep=True,
+    )
+    l1: float | None = option(None, "Strength of the L1 penalty (relu, gated).", group="SAE", sweep=True)
+    l0_penalty: float | None = option(None, "Strength of the L0 penalty (jumprelu).", group="SAE", sweep=True)
+    encoder: str = option("linear", "Encoder: activations to pre-activations.", group="SAE", sweep=True)
+    decoder: str = option("linear", "Decoder: codes to reconstructions.", group="SAE", sweep=True)
+    matryoshka: tuple[int, ...] = option(
+        (),
+        "Nested dictionaries: 16,4 also trains the first width/16 and width/4 latents to reconstruct alone.",
+        group="SAE",
+    )
+    options: Mapping[str, Any] = option(
+        {}, "Further options of the chosen parts; on the command line --set name=value.", group="SAE"
+    )
+    plugin: tuple[str, ...] = option((), "Python files of your own that register parts.", group="SAE")
+
+    tokens: int = option(
+        2_000_000, "Tokens to train on; the text is read again if it is shorter.", group="Training", count=True
+    )
+    batch: int = option(2048, "Tokens per step.", group="Training", count=True)
+    lr: float | None = option(
+        None, "Peak learning rate of Adam; by default from the width.", group="Training", sweep=True
+    )
+    lr_warmup: float = option(0.02, "Share of training in which the learning rate rises.", group="Training")
+    lr_decay: float = option(
+        0.2, "Share of training, at its end, in which the learning rate falls to zero.", group="Training"
+    )
+    sparsity_warmup: float | None = option(
+        None, "Share of training in which the penalty rises (0.05).", group="Training"
+    )
+    k_schedule: bool | None = option(
+        None, "Start with many active latents (k_start) and come down to k.", group="Training"
+    )
+    k_start: int | None = option(None, "First k of the k-schedule (512, at most the width).", group="Training")
+    k_share: float | None = option(None, "Share of training that the k-schedule takes (0.25).", group="Training")
+    revive: str = option(
+        "auxk",
+        "What is done for dead latents: auxk, ghost (ghost grads), resample or none.",
+        group="Training",
+        sweep=True,
+    )
+    dead_after: int = option(
+        0,
+        "Tokens without firing after which a latent counts as dead; 0 = a twentieth of training.",
+        group="Training",
+        count=True,
+    )
+    bias_start: str = option("median", "Start of b_dec: geometric median, mean or zero.", group="Training")
+    clip: float = option(1.0, "Largest norm of the gradient.", group="Training")
+    precision: str = option(
+        "fp32", "fp32, or bf16 to screen pre-activations faster (values stay exact).", group="Training"
+    )
+    seed: int = option(0, "Seed of the SAE's first weights.", group="Training", sweep=True)
+    data_seed: int = option(0, "Seed of the order of the activations; all SAEs of a run share it.", group="Training")
+    overlap: bool = option(True, "Harvest the next pool while training on this one.", group="Training")
+
+    out: str | None = option(None, "Run folder; by default runs/<date>-<kind>.", group="Run")
+    budget: str | None = option(None, "Stop cleanly after this long (2h, 45m); --resume goes on.", group="Run")
+    checkpoint: int = option(0, "Tokens between checkpoints; 0 = a tenth of training.", group="Run", count=True)
+    log: tuple[str, ...] = option(
+        (), "Also log to tensorboard, wandb or trackio (metrics.jsonl is always written).", group="Run"
+    )
+    eval_tokens: int = option(100_000, "Held-out tokens for the numbers at the end; 0 = none.", group="Run", count=True)
+
+    def __post_init__(self) -> None:
+        if self.bias_start not in ("median", "mean", "zero"):
+            raise KanaryError(
+                f"bias_start={self.bias_start!r} is unknown. {nearest(self.bias_start, ['median', 'mean', 'zero'])}"
+            )
+        if self.revive not in REVIVALS:
+            raise KanaryError(f"revive={self.revive!r} is unknown. {nearest(self.revive, REVIVALS)}")
+        if self.precision not in ("fp32", "bf16"):
+            raise KanaryError(f"precision={self.precision!r} is unknown: choose fp32 or bf16.")
+        if self.batch < 1 or self.tokens < self.batch:
+            raise KanaryError(f"tokens={self.tokens:,} is less than one batch of {self.batch:,}: ask for more tokens.")
+        for name in ("lr_warmup", "lr_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise KanaryError(f"{name}={getattr(self, name)} must lie between 0 and 1: it is a share of training.")
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.batch
+
+    @property
+    def dead_window(self) -> int:
+        """Tokens without firing after which a latent counts as dead."""
+        return self.dead_after or max(10 * self.batch, self.tokens // 20)
+
+    @property
+    def peak_lr(self) -> float:
+        """Gao et al. 2024: the best rate falls with the square root of the width."""
+        return self.lr if self.lr is not None else 1e-3 * math.sqrt(2**11 / self.width)
+
+    def sae_config(self, d_model: int, trained_on: Mapping[str, Any] | None = None) -> SAEConfig:
+        """What the SAE is made of: every option goes to the part that knows it.
+
+        Raises:
+            KanaryError: an unknown part, an option that none of the chosen parts has, sizes that do not fit.
+        """
+        import_parts()
+        for path in self.plugin:
+            load_plugin(path)
+        given = dict(self.options)
+        for name in ("k", "target_l0", "l1", "l0_penalty", "sparsity_warmup", "k_schedule", "k_start", "k_share"):
+            if getattr(self, name) is not None:
+                given[name] = getattr(self, name)
+        parts: dict[str, dict[str, Any]] = {}
+        used: set[str] = set()
+        for kind, registry, name in (
+            ("encoder", ENCODERS, self.encoder),
+            ("sparsifier", SPARSIFIERS, self.sae),
+            ("decoder", DECODERS, self.decoder),
+        ):
+            known = option_names(registry[name]) if name in registry else []
+            parts[kind] = {"name": name} | {key: value for key, value in given.items() if key in known}
+            used.update(parts[kind])
+        for key in sorted(given.keys() - used):
+            raise KanaryError(
+                f"{key}={given[key]} is not an option of {self.encoder}, {self.sae} or {self.decoder}. Leave it out."
+            )
+        for share in self.matryoshka:
+            if share < 1 or self.width % share:
+                raise KanaryError(
+                    f"width={self.width} is not divisible by {share}, which matryoshka={self.matryoshka} asks for."
+                )
+        return SAEConfig(d_model, self.width, **parts, trained_on=dict(trained_on or {}))
+
+
+def grid(values: Mapping[str, Any]) -> list[TrainConfig]:
+    """One config for every combination of the listed values: ``{"k": [8, 16], "seeds": [0, 1]}`` gives four.
+
+    Lists are allowed for the fields that make SAEs differ; everything else is shared by the run.
+
+    Raises:
+        KanaryError: an unknown field, or a list where only one value makes sense.
+    """
+    fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
+    choices: dict[str, list[Any]] = {}
+    for name, value in values.items():
+        name = ALIASES.get(name, name)
+        if name not in fields:
+            raise KanaryError(f"Unknown option {name!r}. {nearest(name, fields)}")
+        many = isinstance(value, (list, tuple)) and "tuple" not in str(fields[name].type)
+        if many and not fields[name].metadata.get("sweep"):
+            raise KanaryError(f"{name} takes one value, not {len(value)}: all SAEs of a run share it.")
+        if many and not value:
+            raise KanaryError(f"{name} needs at least one value.")
+        choices[name] = list(value) if many else [value]
+    return [
+        from_mapping(TrainConfig, dict(zip(choices, combo, strict=True)))
+        for combo in itertools.product(*choices.values())
+    ]
+
+
+def shared_values(configs: Sequence[TrainConfig]) -> dict[str, Any]:
+    """The inverse of :func:`grid`: plain values, with a list wherever the configs differ.
+
+    Raises:
+        KanaryError: the configs cannot share a stream, or are no full grid.
+    """
+    fields = dataclasses.fields(TrainConfig)
+    plain = [to_mapping(config) for config in configs]
+    values = dict(plain[0])
+    for f in fields:
+        seen = list(dict.fromkeys(_frozen(p[f.name]) for p in plain))
+        if len(seen) > 1 and not f.metadata.get("sweep"):
+            raise KanaryError(
+                f"These SAEs cannot share one stream: {f.name} is {seen[0]!r} for one and {seen[1]!r} for another."
+            )
+        if len(seen) > 1:
+            values[f.name] = seen
+    return values
+
+
+def _frozen(value: Any) -> Any:
+    return (
+        tuple(value) if isinstance(value, list) else tuple(sorted(value.items())) if isinstance(value, dict) else value
+    )
+
+
+def names(configs: Sequence[TrainConfig]) -> list[str]:
+    """A folder name for every SAE, from the values in which they differ: ``topk-k16-seed1``.
+
+    Raises:
+        KanaryError: two of them are the same SAE.
+    """
+    swept = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata.get("sweep")]
+    differing = [name for name in swept if len({getattr(c, name) for c in configs}) > 1]
+    found = []
+    for config in configs:
+        parts = [config.sae] + [f"{name}{getattr(config, name)}" for name in differing if name != "sae"]
+        found.append("-".join(parts).replace("/", "_"))
+    if twice := next((name for name in found if found.count(name) > 1), None):
+        raise KanaryError(f"Two of the SAEs are the same ({twice}); vary the seed, k or another option.")
+    return found

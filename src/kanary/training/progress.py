@@ -1,0 +1,83 @@
+"""What people see while a run trains."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from kanary.text import TextCheck
+from kanary.training.config import TrainConfig
+from kanary.training.estimate import Estimate
+from kanary.training.learner import StepStats
+
+LINES = 20  # without a terminal, about so many lines per run instead of a bar
+
+
+def say(check: TextCheck, cost: Estimate) -> None:
+    """The lines before the first step."""
+    console = Console(stderr=True, highlight=False)
+    console.print(
+        f"The model loses {check.loss_nats:.2f} nats per token on this text (guessing: {check.ln_vocab:.2f})."
+    )
+    if check.warning:
+        console.print(f"[bold]Warning:[/bold] {check.warning}", soft_wrap=True)
+    where = f"GPU memory {_bytes(cost.gpu)}" if cost.gpu else f"memory {_bytes(cost.ram)}"
+    console.print(
+        f"About to take {cost.steps:,} steps for {cost.parameters:,} parameters: roughly {_duration(cost.seconds)}, "
+        f"{where} beside the model, {_bytes(cost.disk)} on disk.",
+        soft_wrap=True,
+    )
+
+
+class TrainingProgress:
+    """A bar with rate and time left; without a terminal, a line now and then."""
+
+    def __init__(self, configs: Mapping[str, TrainConfig], done: int, *, quiet: bool) -> None:
+        config = next(iter(configs.values()))
+        self.steps, self.batch, self.saes = config.steps, config.batch, len(configs)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bar = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=self.steps, completed=done)
+        self.began, self.first = time.monotonic(), done
+
+    def __enter__(self) -> "TrainingProgress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.stop()
+
+    def show(self, step: int, stats: Mapping[str, StepStats]) -> None:
+        """After every step."""
+        rate = (step - self.first) * self.batch / max(1e-9, time.monotonic() - self.began)
+        name, values = list(stats.items())[-1]
+        text = (
+            f"{rate:,.0f} tok/s  loss {values.loss:.3g}  L0 {values.l0:.1f}  EV {values.explained_variance:.3f}  "
+            f"dead {values.dead}" + (f"  ({name}, last of {self.saes})" if self.saes > 1 else "")
+        )
+        self.bar.update(self.task, completed=step, description=text)
+        if not self.console.is_terminal and (step == self.steps or step % max(1, self.steps // LINES) == 0):
+            left = (self.steps - step) * self.batch / max(1.0, rate)
+            self.console.print(f"step {step:,}/{self.steps:,}  {text}  {_duration(left)} left", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
