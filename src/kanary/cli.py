@@ -193,7 +193,9 @@ def _print_metrics(metrics: dict[str, Any]) -> None:
     from kanary.info import metrics_table
 
     if metrics.get("saes"):
-        Console(highlight=False).print(metrics_table(metrics))
+        console = Console(highlight=False)
+        console.width = max(console.width, 110 if console.is_terminal else 160)  # an interval cut short says nothing
+        console.print(metrics_table(metrics))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ documentation everywhere; the group is its heading in ``--help``.
 """
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -18,6 +19,7 @@ from kanary.errors import KanaryError, nearest
 
 T = TypeVar("T")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
+_NUMBER = r"\d+(?:\.\d+)?"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -39,24 +41,28 @@ def option(default: Any, help: str, *, group: str = "Options", count: bool = Fal
 
 def parse_count(text: str | int | float) -> int:
     """``"2M"`` → 2,000,000; also K, B/G, T and plain numbers."""
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         return text
-    match = re.fullmatch(r"\s*([\d_.]+(?:e\d+)?)\s*([KMBGT]?)\s*", str(text), re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d[\d_]*)(\.\d+)?(e\+?\d{1,2})?\s*([KMBGT]?)\s*", str(text), re.IGNORECASE)
     if not match:
-        raise KanaryError(f"{text!r} is not a number of tokens. Write for example 2000000, 2M or 500K.")
-    return round(float(match[1].replace("_", "")) * _UNITS[match[2].upper()])
+        raise KanaryError(f"{text!r} is not a count. Write for example 2000000, 2M or 500K.")
+    whole, fraction, power, unit = match[1].replace("_", ""), match[2], match[3], _UNITS[match[4].upper()]
+    if not fraction and not power:
+        return int(whole) * unit  # exact, however large
+    return round(float(whole + (fraction or "") + (power or "")) * unit)
 
 
 def parse_seconds(text: str | int | float) -> float:
     """``"2h"`` → 7200.0; ``"1h30m"`` and plain seconds also work."""
     if isinstance(text, (int, float)):
+        if text >= 0 and math.isfinite(text):
+            return float(text)
+    elif re.fullmatch(rf"\s*{_NUMBER}\s*", text):
         return float(text)
-    parts = re.findall(r"([\d.]+)\s*([smhd])", text.lower())
-    if re.fullmatch(r"[\d.]+", text.strip()):
-        return float(text)
-    if not parts or "".join(a + b for a, b in parts) != re.sub(r"\s+", "", text.lower()):
-        raise KanaryError(f"{text!r} is not a duration. Write for example 90s, 45m, 2h or 1h30m.")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    elif re.fullmatch(rf"\s*({_NUMBER}\s*[smhd]\s*)+", text.lower()):
+        parts = re.findall(rf"({_NUMBER})\s*([smhd])", text.lower())
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    raise KanaryError(f"{text!r} is not a duration. Write for example 90s, 45m, 2h or 1h30m.")
 
 
 def coerce(name: str, annotation: Any, value: Any, *, count: bool = False) -> Any:
@@ -75,8 +81,10 @@ def coerce(name: str, annotation: Any, value: Any, *, count: bool = False) -> An
     for kind in kinds:
         try:
             return _as(kind, value, count)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             continue
+        except KanaryError as error:
+            raise KanaryError(f"{name}: {error}") from None
     expected = " or ".join(getattr(k, "__name__", str(k)) for k in kinds)
     raise KanaryError(f"{name}={value!r} is not {'an' if expected[0] in 'aeiou' else 'a'} {expected}.")
 
@@ -144,6 +152,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise KanaryError(f"{path} must hold 'name: value' lines, found {type(value).__name__}.")
+    if wrong := [name for name in value if not isinstance(name, str)]:
+        raise KanaryError(f"{path} must hold 'name: value' lines; {wrong[0]!r} is not a name.")
     return value
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,27 @@ def new_folder(path: Path) -> Iterator[Path]:
         try:
             yield partial
             _sync_tree(partial)
-            if path.exists():  # a rename cannot replace a folder that holds files
-                old = path.with_name(f".{path.name}.old")
-                shutil.rmtree(old, ignore_errors=True)
-                path.rename(old)
-                partial.rename(path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                partial.rename(path)
+            _replace(partial, path)
             _sync(path.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Renames the folder ``new`` to ``path``; what was there is put aside first, because a rename cannot replace it."""
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -130,24 +139,32 @@ def verify(path: Path, expected: str) -> None:
 def exclusive(folder: Path) -> Iterator[None]:
     """Holds ``folder`` for this process; the operating system lets go when the process ends, however it ends.
 
+    A folder that was made for this and in which nothing was written is removed again.
+
     Raises :class:`KanaryError` with the holder's process id if another process has it.
     """
+    made = not folder.exists()
+    holder, lock = folder / ".holder", FileLock(folder / ".lock")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / ".holder"
-    lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            process = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
+            raise KanaryError(
+                f"{folder} is in use by another process (id {process}). Wait for it, stop it, or choose another folder."
+            ) from error
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        process = holder.read_text(encoding="utf-8") if holder.exists() else "unknown"
-        raise KanaryError(
-            f"{folder} is in use by another process (id {process}). Wait for it, stop it, or choose another folder."
-        ) from error
-    try:
-        holder.write_text(str(os.getpid()), encoding="utf-8")
+        with disk_errors(folder):
+            holder.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):
+            holder.unlink()
+        if made and all(path.name == ".lock" for path in folder.iterdir()):
+            with suppress(OSError):  # somebody else may have come in just now
+                (folder / ".lock").unlink()
+                folder.rmdir()
         lock.release()
 
 

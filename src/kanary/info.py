@@ -45,7 +45,8 @@ def metrics_table(metrics: dict[str, Any]) -> "Table":
         table.add_column(heading, justify="right")
     for group in ("saes", "controls"):
         for name, row in metrics[group].items():
-            table.add_row(name, *(_cell(row[key]) for key in COLUMNS), end_section=group == "saes")
+            table.add_row(name, *(_cell(row[key]) for key in COLUMNS))
+        table.add_section()
     return table
 
 
@@ -79,7 +80,7 @@ def _store(path: Path) -> Iterator[str]:
     store = ActivationStore.open(path)
     state = "complete" if store.complete else "not complete; give the same harvest command again to go on"
     yield f"Store {path}: {store.n_tokens:,} tokens, {store.n_bytes / 1e9:.2f} GB, {store.dtype}, {state}"
-    yield f"From {store.manifest['model']} reading {store.manifest['text']}"
+    yield f"From {store.manifest['model']['name']} reading {store.manifest['text']['name']}"
     for site, width in store.widths.items():
         yield f"  {site}: width {width}"
 

@@ -1,8 +1,10 @@
 """The jobs that people ask for by name: each opens its inputs, calls the rooms, and writes a run folder."""
 
+import dataclasses
 import os
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ from kanary.activations.store import ActivationStore
 from kanary.activations.stored import StoredActivations
 from kanary.config import dump_yaml, parse_seconds, read_yaml
 from kanary.errors import KanaryError
-from kanary.evaluation.fidelity import Row, Target, fidelity, random_twin
+from kanary.evaluation.fidelity import first_numbers
 from kanary.files import exclusive, write_json, write_text
 from kanary.lm import LanguageModel, load_model
 from kanary.sae import SAE
 from kanary.text import TextSource, Windows, check_text, open_text
+from kanary.text.windows import Part
 from kanary.training.config import TrainConfig, grid, names, shared_values
 from kanary.training.estimate import estimate
 from kanary.training.fit import Ending, fit
@@ -94,39 +97,60 @@ def _train(folder: Path, configs: Mapping[str, TrainConfig], quiet: bool) -> Run
     if fitted.ending != "finished":
         return Run(folder, fitted.ending, {})
     saes = {name: learner.sae.eval() for name, learner in fitted.learners.items()}
-    metrics = _measure(config, lm, text, saes)
+    save_saes(folder, saes)  # before anything that could fail
+    metrics = _measure(config, lm, text, saes, quiet)
+    save_saes(folder, saes)  # now with their numbers
     write_json(folder / "metrics.json", metrics)
-    for name, sae in saes.items():
-        sae.save_pretrained(folder / "sae" if len(saes) == 1 else folder / "sae" / name)
     return Run(folder, "finished", metrics)
 
 
+def save_saes(folder: Path, saes: Mapping[str, SAE]) -> None:
+    """``sae/``, or ``sae/<name>/`` for each of several."""
+    for name, sae in saes.items():
+        sae.save_pretrained(folder / "sae" if len(saes) == 1 else folder / "sae" / name)
+
+
 def open_inputs(
-    config: TrainConfig, sites: Iterable[str]
+    config: TrainConfig, sites: Sequence[str]
 ) -> tuple[LanguageModel, TextSource, ActivationSource, dict[str, Any]]:
-    """Model, text and source of activations that ``config`` names, and what an SAE should remember of them."""
-    sites = list(dict.fromkeys(sites))
+    """Model, text and source of activations that ``config`` names, and what an SAE should remember of them.
+
+    Raises:
+        KanaryError: one of them is missing or unreadable, or the store comes from another model.
+    """
     store = ActivationStore.open(config.store) if config.store else None
-    model_name, text_name = config.model, config.text
     if store:
-        sites = [site or store.sites[0] for site in sites]
-        model_name = model_name or str(store.manifest["model"])
-        text_name = text_name or str(store.manifest["text"])
+        made = store.manifest
+        config = dataclasses.replace(
+            config,
+            model=config.model or made["model"]["name"],
+            revision=config.revision or made["model"]["revision"],
+            text=config.text or made["text"]["name"],
+            column=made["text"]["column"],
+            split=made["text"]["split"],
+            window=made["window"],
+        )
     for name, given, example in (
-        ("model", model_name, "a folder or a Hub id"),
-        ("site", all(sites), "resid_post.2"),
-        ("text", text_name, "stories.parquet"),
+        ("model", config.model, "a folder or a Hub id"),
+        ("site", store or all(sites), "resid_post.2"),
+        ("text", config.text, "stories.parquet"),
     ):
         if not given:
             raise KanaryError(f"--{name} is missing: give for example {example}.")
-    lm = load_model(model_name, revision=config.revision, dtype=config.dtype, device=config.device)
-    text = open_text(text_name, column=config.column, split=config.split)
+    lm = load_model(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
+    text = open_text(config.text, column=config.column, split=config.split)
     window = resolve_window(config.window, lm.context)
     source: ActivationSource
     if store:
+        if store.manifest["model"]["fingerprint"] != lm.fingerprint:
+            raise KanaryError(
+                f"{store.folder} holds activations of {store.manifest['model']['name']} "
+                f"({store.manifest['model']['fingerprint']}), but {lm.name} is another model ({lm.fingerprint})."
+            )
+        chosen = list(dict.fromkeys(site or store.sites[0] for site in sites))
         source = StoredActivations(
             store,
-            sites,
+            chosen,
             pool=config.pool,
             batch=config.batch,
             seed=config.data_seed,
@@ -134,8 +158,9 @@ def open_inputs(
             device=lm.device,
         )
     else:
-        source = LiveActivations.from_config(config, lm, text, sites, batch=config.batch, overlap=config.overlap)
-    check = check_text(lm, next(Windows(text, lm, window=window, batch=16, part="train")))
+        chosen = list(dict.fromkeys(sites))
+        source = LiveActivations.from_config(config, lm, text, chosen, batch=config.batch, overlap=config.overlap)
+    part: Part = store.manifest["part"] if store else "train"
     about = {
         "model": lm.name,
         "revision": lm.revision,
@@ -143,54 +168,39 @@ def open_inputs(
         "tokenizer": lm.tokenizer_name,
         "special_ids": sorted(lm.special_ids),
         "text": text.name,
+        "part": part,
         "window": window,
         "tokens": config.tokens,
-        "text_check": check,
+        "text_check": check_text(lm, next(Windows(text, lm, window=window, batch=16, part=part))),
     }
     return lm, text, source, about
 
 
-def _measure(config: TrainConfig, lm: LanguageModel, text: TextSource, saes: Mapping[str, SAE]) -> dict[str, Any]:
-    """``metrics.json``: every SAE beside the identity and a random twin of the same L0, on held-out text."""
+def _measure(
+    config: TrainConfig, lm: LanguageModel, text: TextSource, saes: Mapping[str, SAE], quiet: bool
+) -> dict[str, Any]:
+    """``metrics.json``; where nothing can be measured it says why, because a trained SAE is worth more than its numbers."""
+    about = next(iter(saes.values())).config.trained_on
+    missing = None
     if not config.eval_tokens:
-        return {"saes": {}, "controls": {}, "held_out": {"tokens": 0}}
-    window = resolve_window(config.window, lm.context)
-    lm_batch = resolve_lm_batch(config.lm_batch, window, torch.device(lm.device).type)
-    batches = []
-    tokens = 0
-    for batch in Windows(text, lm, window=window, batch=lm_batch, part="heldout"):
-        batches.append(batch)
-        tokens += batch.n_tokens
-        if tokens >= config.eval_tokens:
-            break
-    targets, controls = {}, {}
-    for name, sae in saes.items():
-        site = str(sae.config.trained_on["site"])
-        targets[name] = Target(site, sae)
-        x = lm.capture(batches[0].tokens, [site])[site]
-        l0 = float(sae.encode(x, batches[0].special.to(x.device)).l0()[~batches[0].special].double().mean())
-        controls[f"identity at {site}"] = Target(site, None)
-        controls[f"random twin of {name}"] = Target(site, random_twin(sae, l0, config.seed))
-    rows = fidelity(lm, batches, {**targets, **controls}, seed=config.data_seed)
-    for name, sae in saes.items():
-        short = {
-            key: rows[name]._asdict()[key]._asdict()
-            for key in ("l0", "explained_variance", "ce_score_zero", "dead_share")
-        }
-        sae.remember(metrics=short)
-    return {
-        "saes": {name: _plain(rows[name]) for name in targets},
-        "controls": {name: _plain(rows[name]) for name in controls},
-        "held_out": {"text": text.name, "tokens": tokens, "window": window, "bootstrap_seed": config.data_seed},
-    }
-
-
-def _plain(row: Row) -> dict[str, dict[str, float | None]]:
-    """JSON has no NaN: a number that does not exist (the identity has no latents) is null."""
-    return {
-        name: {k: (v if v == v else None) for k, v in metric._asdict().items()}
-        for name, metric in row._asdict().items()
-    }
+        missing = "eval_tokens is 0"
+    elif about["part"] != "train":
+        missing = f"the store was harvested from part {about['part']!r}, so no text is held out"
+    else:
+        windows = Windows(
+            text,
+            lm,
+            window=int(about["window"]),
+            batch=resolve_lm_batch(config.lm_batch, int(about["window"]), torch.device(lm.device).type),
+            part="heldout",
+        )
+        try:
+            return first_numbers(lm, windows, saes, config.eval_tokens, config.data_seed)
+        except KanaryError as error:
+            missing = str(error)
+    if not quiet:
+        print(f"No numbers on held-out text: {missing}", file=sys.stderr)
+    return {"saes": {}, "controls": {}, "held_out": {"tokens": 0, "missing": missing}}
 
 
 def _new_folder(configs: Sequence[TrainConfig]) -> Path:

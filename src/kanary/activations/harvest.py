@@ -144,7 +144,7 @@ def _begun(config: HarvestConfig, live: LiveActivations, folder: Path) -> dict[s
         "tokens": config.tokens,
         "model": {"name": str(live.lm.name), "revision": live.lm.revision, "fingerprint": live.lm.fingerprint},
         "tokenizer": live.lm.tokenizer_name,
-        "text": live.text.describe(),
+        "text": {"name": live.text.name, "column": live.text.column, "split": config.split},
         "part": live.part,
         "window": live.window,
         "lm_batch": live.lm_batch,

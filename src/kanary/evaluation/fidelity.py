@@ -10,7 +10,7 @@ Definitions (all over tokens that are not special, accumulated in float64, in ra
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -163,7 +163,7 @@ def _row(clean: _Sums, sums: _Sums, fired: Tensor | None, seed: int) -> Row:
 
     variance = totals["square"] / n - (totals["x"] / n[:, None]).square().sum(1)
     ce = {key: totals[key] / n_loss for key in ("clean", "zero", "loss")}
-    dead = 0.0 if fired is None else 1 - float(fired.double().mean())
+    dead = float("nan") if fired is None else 1 - float(fired.double().mean())
     count = int(n_loss[0])
     return Row(
         l0=metric(totals["l0"] / n),
@@ -176,12 +176,55 @@ def _row(clean: _Sums, sums: _Sums, fired: Tensor | None, seed: int) -> Row:
     )
 
 
-def random_twin(sae: SAE, l0: float, seed: int) -> SAE:
-    """A control: random unit directions read and written alike, as many active per token as ``sae`` has.
+def first_numbers(
+    lm: LanguageModel, windows: Iterable[TokenBatch], saes: Mapping[str, SAE], tokens: int, seed: int
+) -> dict[str, Any]:
+    """The content of ``metrics.json``: every SAE beside the identity and a random twin, over about ``tokens`` tokens."""
+    batches: list[TokenBatch] = []
+    for batch in windows:
+        batches.append(batch)
+        if sum(b.n_tokens for b in batches) >= tokens:
+            break
+    if not batches:
+        raise KanaryError("There are no held-out tokens to evaluate on.")
+    targets, controls = {}, {}
+    special = batches[0].special.to(lm.device)
+    for name, sae in saes.items():
+        site = str(sae.config.trained_on["site"])
+        targets[name] = Target(site, sae)
+        x = lm.capture(batches[0].tokens, [site])[site][~special]
+        controls[f"identity at {site}"] = Target(site, None)
+        controls[f"random twin of {name}"] = Target(site, random_twin(sae, x, seed))
+    rows = fidelity(lm, batches, {**targets, **controls}, seed)
+    for name, sae in saes.items():
+        row = plain(rows[name])
+        sae.remember(metrics={key: row[key] for key in ("l0", "explained_variance", "ce_score_zero", "dead_share")})
+    return {
+        "saes": {name: plain(rows[name]) for name in targets},
+        "controls": {name: plain(rows[name]) for name in controls},
+        "held_out": {
+            "tokens": sum(b.n_tokens for b in batches),
+            "windows": sum(len(b.tokens) for b in batches),
+            "seed": seed,
+        },
+    }
 
-    It shares the width, the standardisation and ``b_dec``; whatever it scores, training is not the reason.
+
+def plain(row: Row) -> dict[str, dict[str, float | None]]:
+    """For JSON, which has no NaN: a number that does not exist (the identity has no latents) is null."""
+    return {
+        name: {key: None if value != value else value for key, value in metric._asdict().items()}
+        for name, metric in row._asdict().items()
+    }
+
+
+def random_twin(sae: SAE, x: Tensor, seed: int) -> SAE:
+    """A control: random unit directions read and written alike, as many active per token as ``sae`` has on ``x``.
+
+    It shares the width, the standardisation and ``b_dec``, and its size of output is the best for ``x [tokens, d_model]``:
+    whatever it scores, training is not the reason.
     """
-    k = min(sae.d_sae, max(1, round(l0)))
+    k = min(sae.d_sae, max(1, round(float(sae.encode(x).l0().double().mean()))))
     twin = SAE(SAEConfig(sae.d_model, sae.d_sae, sparsifier={"name": "topk", "k": k}))
     directions = torch.randn(sae.d_sae, sae.d_model, generator=generator("random twin", seed))
     with torch.no_grad():
@@ -190,4 +233,7 @@ def random_twin(sae: SAE, l0: float, seed: int) -> SAE:
         twin.decoder.b_dec.copy_(sae.decoder.b_dec)
         twin.decoder.begin(F.normalize(directions, dim=1))
         twin.encoder.tie(twin.decoder.W_dec)
-    return twin.to(sae.mean.device)
+        twin.to(sae.mean.device)
+        z, z_hat = (sae.standardise(each).double() - twin.decoder.b_dec for each in (x, twin(x)))
+        twin.encoder.tie(twin.decoder.W_dec * ((z * z_hat).sum() / z_hat.square().sum()))
+    return twin

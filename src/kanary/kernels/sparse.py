@@ -5,12 +5,20 @@ tensor of that size is made: the forward is a weighted bag of rows, and the weig
 sparse-dense product each.
 """
 
+import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
+
+with (
+    warnings.catch_warnings()
+):  # said once per process, and nothing a user could act on: "CSR support is in beta state"
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,9 @@ class Pattern:
     latents: Tensor
     offsets: Tensor
     d_sae: int
-    _by_latent: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list, repr=False, compare=False)
+    _known: dict[str, Any] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # computed once, when first asked for
 
     @property
     def tokens(self) -> int:
@@ -34,24 +44,26 @@ class Pattern:
 
     def rows(self) -> Tensor:
         """``[nnz]`` int64, the token of every entry."""
-        counts = self.offsets.diff()
-        return torch.repeat_interleave(
-            torch.arange(self.tokens, device=counts.device), counts, output_size=len(self.latents)
-        )
+        if "rows" not in self._known:
+            counts, device = self.offsets.diff(), self.offsets.device
+            tokens = torch.arange(self.tokens, device=device)
+            self._known["rows"] = torch.repeat_interleave(tokens, counts, output_size=len(self.latents))
+        rows: Tensor = self._known["rows"]
+        return rows
 
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
         """The transpose: (order of the entries, ``[d_sae + 1]`` offsets, token of every entry in that order).
 
-        Computed once, because the encoder's and the decoder's gradients share it.
+        The encoder's and the decoder's gradients share it.
         """
-        if not self._by_latent:
-            # fast because 16-bit keys sort three times as fast as 64-bit ones
+        if "by_latent" not in self._known:
+            # fast because 16-bit keys sort many times as fast as 64-bit ones
             keys = self.latents.to(torch.int16) if self.d_sae <= 2**15 else self.latents.to(torch.int32)
             order = torch.argsort(keys, stable=True)
             counts = torch.bincount(self.latents, minlength=self.d_sae)
-            offsets = F.pad(counts.cumsum(0), (1, 0))
-            self._by_latent.append((order, offsets, self.rows()[order]))
-        return self._by_latent[0]
+            self._known["by_latent"] = (order, F.pad(counts.cumsum(0), (1, 0)), self.rows()[order])
+        known: tuple[Tensor, Tensor, Tensor] = self._known["by_latent"]
+        return known
 
     def keep(self, entries: Tensor) -> "Pattern":
         """The pattern of the entries where the boolean ``entries: [nnz]`` is true."""

@@ -154,7 +154,9 @@ class SAE(nn.Module):
         save(self, Path(folder))
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, revision: str | None = None, device: str = "cpu") -> "SAE":
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+    ) -> "SAE":
         """Loads an SAE from a run folder, a folder written by :meth:`save_pretrained`, or the Hub.
 
         Raises:

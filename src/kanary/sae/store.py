@@ -39,7 +39,7 @@ def described(sae: SAE) -> SAEConfig:
     )
 
 
-def load(name: str | Path, *, revision: str | None = None, device: str = "cpu") -> SAE:
+def load(name: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu") -> SAE:
     folder = find(Path(name)) if Path(name).exists() else _download(str(name), revision)
     config = read_json(folder / CONFIG)
     if config.get("format") != FORMAT:

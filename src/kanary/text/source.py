@@ -178,7 +178,7 @@ def _refuse_binary(path: Path) -> None:
 
 
 def _saved(folder: Path, split: str) -> Reader:
-    import datasets
+    datasets = _datasets()
 
     with remote_errors(str(folder)):
         data = datasets.load_from_disk(str(folder))
@@ -190,12 +190,20 @@ def _saved(folder: Path, split: str) -> Reader:
 
 
 def _from_hub(name: str, split: str, streaming: bool) -> list[Reader]:
-    import datasets
+    datasets = _datasets()
 
     repository, _, configuration = name.partition(":")
     with remote_errors(name):
         data = datasets.load_dataset(repository, configuration or None, split=split, streaming=streaming)
     return [HuggingFaceData(name, data)]
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise KanaryError('This text needs the package datasets: pip install "kanary[data]"') from error
+    return datasets
 
 
 def _tokenizer_beside(where: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from kanary.activations.source import ActivationSource
 from kanary.errors import KanaryError
@@ -17,6 +17,7 @@ from kanary.training.config import TrainConfig
 from kanary.training.learner import Learner, StepStats, begin
 from kanary.training.logs import Logger
 
+T = TypeVar("T")
 Ending = Literal["finished", "budget", "interrupted"]
 Show = Callable[[int, Mapping[str, StepStats]], None]
 SAMPLE = 32_768  # tokens from which the standardisation and b_dec are learned
@@ -60,7 +61,7 @@ def fit(
     started, before = time.monotonic(), place.seconds
     with _stoppable() as stopped, closing(_batches(source, config, place, learners)) as batches:
         while place.step < config.steps:
-            x, pool, number = next(batches)
+            x, pool, number = _next(batches, place.step, run)
             stats = _step_all(learners, x, place.step, pool, number, run)
             place = Place(place.step + 1, pool, number + 1, before + time.monotonic() - started)
             for logger in loggers:
@@ -71,7 +72,7 @@ def fit(
             if deadline is not None and time.monotonic() >= deadline and place.step < config.steps:
                 ending = ending or "budget"
             if ending or place.step % every == 0 or place.step == config.steps:
-                checkpoint.save(run, learners, place)
+                _save(run, learners, place)
             if ending:
                 return Fitted(ending, place.step, learners)
     return Fitted("finished", place.step, learners)
@@ -118,13 +119,34 @@ def _step_all(
         try:
             stats[name] = learner.step(x[learner.site], step)
         except FloatingPointError as error:
-            newest = checkpoint.last(run)
-            saved = f"The last good checkpoint is {newest}." if newest else "There is no checkpoint yet."
             raise KanaryError(
                 f"Training of {name} broke down at step {step + 1}, batch {number} of pool {pool.get('pool', '?')}: "
-                f"{error}. {saved} Try a lower --lr or --clip."
+                f"{error}. {_last_good(run)} Try a lower --lr or --clip."
             ) from error
     return stats
+
+
+def _next(batches: Generator[T, None, None], step: int, run: Path) -> T:
+    """The next batch; what is wrong with it (NaN activations, a damaged shard) is said with step and checkpoint."""
+    try:
+        return next(batches)
+    except KanaryError as error:
+        raise KanaryError(f"Training stopped before step {step + 1}: {error} {_last_good(run)}") from error
+
+
+def _save(run: Path, learners: Mapping[str, Learner], place: Place) -> None:
+    try:
+        checkpoint.save(run, learners, place)
+    except FloatingPointError as error:
+        raise KanaryError(
+            f"Training broke down at step {place.step}, batch {place.batch - 1} of pool "
+            f"{(place.pool or {}).get('pool', '?')}: {error}. {_last_good(run)} Try a lower --lr or --clip."
+        ) from error
+
+
+def _last_good(run: Path) -> str:
+    newest = checkpoint.last(run)
+    return f"The last good checkpoint is {newest}." if newest else "There is no checkpoint yet."
 
 
 def _log(logger: Logger, place: Place, config: TrainConfig, stats: Mapping[str, StepStats]) -> None:

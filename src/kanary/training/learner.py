@@ -190,6 +190,8 @@ def begin(sae: SAE, sample: Tensor, bias_start: str, seed: int) -> None:
         sae.decoder.begin(F.normalize(directions, dim=1).to(sae.mean.device))
         sae.encoder.tie(sae.decoder.W_dec)
         _set_rates(sae, z[:RATE_SAMPLE])
+        sae.encoder.tie(sae.decoder.W_dec * _gain(sae, z[:RATE_SAMPLE]))
+        _set_rates(sae, z[:RATE_SAMPLE])
 
 
 def _set_rates(sae: SAE, z: Tensor) -> None:
@@ -204,6 +206,13 @@ def _set_rates(sae: SAE, z: Tensor) -> None:
         for some in everyone.split(max(1, TILE // len(z)))
     ]
     sae.encoder.raise_by(wanted[1] - torch.cat(cutoffs))
+
+
+def _gain(sae: SAE, z: Tensor) -> Tensor:
+    """By how much the first reconstructions of ``z`` must grow to fit best: overcomplete directions say much twice."""
+    target = z - sae.decoder.b_dec
+    made = sae.standardise(sae(sae.restore(z))) - sae.decoder.b_dec
+    return (target * made).sum() / made.square().sum().clamp_min(1e-12)
 
 
 def geometric_median(z: Tensor, rounds: int = 100) -> Tensor:
