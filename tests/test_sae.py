@@ -31,7 +31,7 @@ def trained(request: pytest.FixtureRequest) -> tuple[SAE, Tensor]:
     return learner.sae, x[:300]
 
 
-K = {kind: 4 for kind in ("topk", "batchtopk")}
+K = dict.fromkeys(("topk", "batchtopk"), 4)
 
 
 # ---- sparse codes ----
@@ -317,7 +317,7 @@ def test_tensors_that_do_not_fit_or_hold_nan_are_named(tmp_path: Path) -> None:
     nan[3, 2] = float("nan")
     for number, (tensors, words) in enumerate(
         [
-            ({"decoder.W_dec": nan}, ["'decoder.W_dec'|decoder.W_dec", "NaN"]),
+            ({"decoder.W_dec": nan}, ["decoder.W_dec", "NaN"]),
             ({"encoder.b_enc": torch.full((16,), float("inf"))}, ["encoder.b_enc", "infinity"]),
             ({"encoder.W_enc": torch.zeros(6, 16)}, ["encoder.W_enc", "[6, 16]", "[16, 6]"]),
             ({"encoder.W_enc": None}, ["encoder.W_enc", "missing"]),
@@ -326,7 +326,7 @@ def test_tensors_that_do_not_fit_or_hold_nan_are_named(tmp_path: Path) -> None:
     ):
         folder = saved(tmp_path / str(number))
         rewrite_weights(folder, **tensors)
-        refused(folder, str(folder / "sae.safetensors"), *(word.split("|")[-1] for word in words))
+        refused(folder, str(folder / "sae.safetensors"), *words)
 
 
 def test_weights_that_are_not_safetensors_are_refused_by_name(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_config_that_is_not_one_is_refused_by_name(tmp_path: Path, text: str) 
     refused(folder, str(folder / "config.json"))
 
 
-@quick
+@settings(quick, max_examples=80)
 @given(
     st.sampled_from(["format", "sha256", "d_model", "d_sae", "encoder", "sparsifier", "decoder", "trained_on"]),
     st.none()
@@ -352,14 +352,12 @@ def test_a_config_that_is_not_one_is_refused_by_name(tmp_path: Path, text: str) 
     | st.sampled_from([-1, 0, 5, 10**15, "", "topk", "16", [], [1], {}, {"name": "tokp"}, {"name": 3}])
     | st.sampled_from([{"name": "topk", "k": "many"}, {"name": "topk", "k": 99}, {"name": "topk", "kk": 3}, {"k": 3}]),
 )
-def test_a_config_with_a_wrong_value_is_refused_by_name_or_means_the_same_sae(
+def test_a_config_with_a_wrong_value_is_refused_by_name(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: Any
 ) -> None:
     folder = saved(tmp_path_factory.mktemp("config") / "sae")
     rewrite(folder, **{key: value})
-    if (key, value) in [("trained_on", {}), ("trained_on", {"name": 3})] or (
-        key == "trained_on" and isinstance(value, dict)
-    ):
+    if key == "trained_on" and isinstance(value, dict):
         assert SAE.from_pretrained(folder).config.trained_on == value
     else:
         refused(folder, str(folder))

@@ -4,9 +4,9 @@ import dataclasses
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -55,20 +55,25 @@ Several sites share every forward. A harvest that is stopped goes on when the sa
 """
 
 
-def flags(config: type, *, lists: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def flags(
+    config: type, *, lists: bool, without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: gives a command one flag per field of the dataclass ``config``; it receives the given ones as ``values``."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         hints = typing.get_type_hints(config)
         parameters = [p for p in inspect.signature(command).parameters.values() if p.name != "values"]
-        fields = [f for f in dataclasses.fields(config) if f.name != "options"]
+        fields = [f for f in dataclasses.fields(config) if f.name not in ("options", *without)]
         for field in fields:
             parameters.append(_flag(field, hints[field.name]))
 
         def run(**given: Any) -> None:
             values = {f.name: given.pop(f.name) for f in fields}
             values = {name: value for name, value in values.items() if value is not None}
-            command(**given, values={n: _parsed(config, n, v, lists) for n, v in values.items()})
+            try:
+                command(**given, values={n: _parsed(config, n, v, lists) for n, v in values.items()})
+            except KeyboardInterrupt as stop:  # typer would end without a word
+                _stop(stop)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -140,9 +145,9 @@ def train(
     values: dict[str, Any],
 ) -> None:
     from kanary.jobs import train
-    from kanary.training.config import grid
+    from kanary.training.config import grid, replaced
 
-    given = (read_yaml(config) if config else {}) | values
+    given = replaced(read_yaml(config) if config else {}, values)
     if set:
         given["options"] = dict(given.get("options", {})) | dict(_pair(text) for text in set)
     if resume is None:
@@ -163,7 +168,10 @@ def harvest(*, config: Config = None, values: dict[str, Any]) -> None:
     from kanary.activations.harvest import HarvestConfig, harvest
     from kanary.config import from_mapping
 
-    store = harvest(from_mapping(HarvestConfig, (read_yaml(config) if config else {}) | values))
+    try:
+        store = harvest(from_mapping(HarvestConfig, (read_yaml(config) if config else {}) | values))
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("stopped. Every whole file is kept: give the same command again to go on.") from stop
     typer.echo(
         f"{store.n_tokens:,} tokens at {', '.join(store.sites)} are in {store.folder} ({store.n_bytes / 1e9:.2f} GB)."
     )
@@ -187,6 +195,11 @@ def _pair(text: str) -> tuple[str, Any]:
     return name.strip().replace("-", "_"), yaml.safe_load(value)
 
 
+def _stop(stop: BaseException) -> NoReturn:
+    typer.echo(f"kanary: {str(stop) or 'stopped.'}", err=True)
+    raise SystemExit(130) from None
+
+
 def _print_metrics(metrics: dict[str, Any]) -> None:
     from rich.console import Console
 
@@ -207,9 +220,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except typer.Exit as ending:
         raise SystemExit(ending.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("kanary: stopped.", err=True)
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        _stop(stop)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors know how to say what is wrong
             raise
@@ -221,15 +233,18 @@ def main() -> None:
 def _build() -> typer.Typer:
     """Registers the commands; the one that was asked for reads its flags from its config."""
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    for name, command, config, text in (
-        ("train", train, _train_flags, TRAIN_HELP),
-        ("harvest", harvest, _harvest_flags, HARVEST_HELP),
-    ):
-        # fast because only the command that runs imports its room
-        built = flags(config(), lists=name == "train")(command) if asked == name else lambda: None
-        app.command(name, help=text)(built)
+    # fast because only the command that runs imports its room
+    app.command("train", help=TRAIN_HELP)(flags(_train_flags(), lists=True)(train) if asked == "train" else _stand_in)
+    unused = ("pool", "store")  # a harvest neither mixes nor reads activations
+    app.command("harvest", help=HARVEST_HELP)(
+        flags(_harvest_flags(), lists=False, without=unused)(harvest) if asked == "harvest" else _stand_in
+    )
     app.command("info")(info)
     return app
+
+
+def _stand_in() -> None:
+    """Holds the place of a command in the list of commands; never run."""
 
 
 if __name__ == "__main__":

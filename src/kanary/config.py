@@ -74,8 +74,9 @@ def coerce(name: str, annotation: Any, value: Any, *, count: bool = False) -> An
         if isinstance(value, Mapping):
             return dict(value)
         raise KanaryError(f"{name}={value!r} must be 'name: value' pairs.")
-    if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-        if type(None) in typing.get_args(annotation):
+    optional = type(None) in typing.get_args(annotation)
+    if value is None or (optional and isinstance(value, str) and value.lower() in ("none", "null")):
+        if optional:
             return None
         raise KanaryError(f"{name} needs a value.")
     for kind in kinds:

@@ -59,19 +59,33 @@ def _cell(metric: dict[str, float | None]) -> str:
 
 def _run(path: Path) -> Iterator[str]:
     config = read_yaml(path / "config.yaml")
+    if not {"tokens", "batch", "data_seed"} <= config.keys():
+        raise KanaryError(f"{path / 'config.yaml'} is not the config of a Kanary run.")
     steps = int(config["tokens"]) // int(config["batch"])
     checkpoints = sorted((path / "checkpoints").glob("step-*"))
     done = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+    sae, width, site = (_values(config, name) for name in ("sae", "width", "site"))
     source = config["model"] or config["store"]
-    yield f"Run {path}: {config['sae']} SAEs of width {config['width']} at {config['site']} of {source}"
+    yield f"Run {path}: {sae} of width {width} at {site or 'the first site'} of {source}"
     if (path / "metrics.json").is_file():
+        metrics = read_json(path / "metrics.json")
         yield f"Finished: {steps:,} steps, {config['tokens']:,} tokens."
         for group in ("saes", "controls"):
-            for name, row in read_json(path / "metrics.json")[group].items():
+            for name, row in metrics[group].items():
                 yield f"  {name}: " + ", ".join(f"{heading} {_cell(row[key])}" for key, heading in COLUMNS.items())
-        yield f"Load it: kanary.SAE.from_pretrained({str(path)!r})"
+        if missing := metrics["held_out"].get("missing"):
+            yield f"No numbers on held-out text: {missing}"
+        several = sorted(file.parent for file in (path / "sae").glob("*/config.json"))
+        for folder in several or [path]:
+            yield f"Load it: kanary.SAE.from_pretrained({str(folder)!r})"
     else:
         yield f"Not finished: {done:,} of {steps:,} steps. Go on with: kanary train --resume {path}"
+
+
+def _values(config: dict[str, Any], name: str) -> str:
+    """The value or values of an option that SAEs of a run may differ in."""
+    found = [entry[name] for entry in config["each"]] if name not in config else config[name]
+    return ", ".join(map(str, dict.fromkeys(found))) if isinstance(found, list) else str(found)
 
 
 def _store(path: Path) -> Iterator[str]:
@@ -87,6 +101,8 @@ def _store(path: Path) -> Iterator[str]:
 
 def _sae(path: Path) -> Iterator[str]:
     config = read_json(path / "config.json")
+    if not {"d_model", "d_sae", "encoder", "sparsifier", "decoder"} <= config.keys():
+        raise KanaryError(f"{path} holds no SAE of Kanary's: its config.json describes something else.")
     parts = " → ".join(str(config[part]["name"]) for part in ("encoder", "sparsifier", "decoder"))
     source = config.get("trained_on", {})
     yield f"SAE {path}: {config['d_sae']:,} latents on activations of width {config['d_model']}: {parts}"

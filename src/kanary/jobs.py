@@ -23,13 +23,12 @@ from kanary.lm import LanguageModel, load_model
 from kanary.sae import SAE
 from kanary.text import TextSource, Windows, check_text, open_text
 from kanary.text.windows import Part
-from kanary.training.config import TrainConfig, grid, names, shared_values
+from kanary.training import checkpoint
+from kanary.training.config import TrainConfig, grid, names, replaced, shared_values
 from kanary.training.estimate import estimate
 from kanary.training.fit import Ending, fit
-from kanary.training.logs import open_loggers
+from kanary.training.logs import open_loggers, require_loggers
 from kanary.training.progress import TrainingProgress, say
-
-RESUMABLE = {"out", "budget", "log", "checkpoint", "overlap"}  # may differ from the run that is resumed
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,27 @@ def train(
         folder = Path(configs[0].out) if configs[0].out else _new_folder(configs)
     named = dict(zip(names(configs), configs, strict=True))
     shared_values(configs)
-    with exclusive(folder):
-        if resume is None:
-            _start(folder, configs)
-        return _train(folder, named, quiet)
+    for each in configs:
+        SAE(each.sae_config(1))  # refuses what cannot be built before anything slow is loaded
+    try:
+        with exclusive(folder):
+            if resume is None:
+                _refuse_taken(folder)
+            return _train(folder, named, quiet)
+    except KeyboardInterrupt as stop:
+        if not (folder / "config.yaml").is_file():
+            raise
+        raise KeyboardInterrupt(f"stopped. Go on with: kanary train --resume {folder}") from stop
 
 
 def _train(folder: Path, configs: Mapping[str, TrainConfig], quiet: bool) -> Run:
     config = next(iter(configs.values()))
-    for each in configs.values():
-        each.sae_config(1)  # refuses what cannot be built before anything slow is loaded
     budget = None if config.budget is None else parse_seconds(config.budget)
+    require_loggers(config.log)
     lm, text, source, about = open_inputs(config, [c.site for c in configs.values()])
+    if not (folder / "config.yaml").exists():  # only now, so that a mistake in the inputs leaves no run behind
+        written = {**shared_values(list(configs.values())), "out": str(folder)}
+        write_text(folder / "config.yaml", dump_yaml(written))
     loggers = open_loggers(config.log, folder, {"runs": list(configs)}, _steps_done(folder))
     if not quiet:
         say(about["text_check"], estimate(configs, source, lm))
@@ -138,10 +146,13 @@ def open_inputs(
         if not given:
             raise KanaryError(f"--{name} is missing: give for example {example}.")
     lm = load_model(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
+    if lm.device.type not in ("cpu", "cuda"):
+        raise KanaryError(f"SAEs train on cpu or cuda, not on {lm.device.type}: use --device cpu.")
     text = open_text(config.text, column=config.column, split=config.split)
     window = resolve_window(config.window, lm.context)
     source: ActivationSource
     if store:
+        store.verify()
         if store.manifest["model"]["fingerprint"] != lm.fingerprint:
             raise KanaryError(
                 f"{store.folder} holds activations of {store.manifest['model']['name']} "
@@ -159,7 +170,9 @@ def open_inputs(
         )
     else:
         chosen = list(dict.fromkeys(sites))
-        source = LiveActivations.from_config(config, lm, text, chosen, batch=config.batch, overlap=config.overlap)
+        needed = config.steps * config.batch  # not a token more is harvested
+        options = {"batch": config.batch, "tokens": needed, "overlap": config.overlap}
+        source = LiveActivations.from_config(config, lm, text, chosen, **options)
     part: Part = store.manifest["part"] if store else "train"
     about = {
         "model": lm.name,
@@ -209,7 +222,7 @@ def _new_folder(configs: Sequence[TrainConfig]) -> Path:
     return base if taken == 1 else base.with_name(f"{base.name}-{taken}")
 
 
-def _start(folder: Path, configs: Sequence[TrainConfig]) -> None:
+def _refuse_taken(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise KanaryError(
             f"{folder} already holds a run. Go on with it: kanary train --resume {folder}, or choose another --out."
@@ -217,7 +230,6 @@ def _start(folder: Path, configs: Sequence[TrainConfig]) -> None:
     others = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
     if others:
         raise KanaryError(f"{folder} holds other files ({others[0]}); choose an empty or new folder for --out.")
-    write_text(folder / "config.yaml", dump_yaml({**shared_values(configs), "out": str(folder)}))
 
 
 def _resumed(
@@ -225,18 +237,15 @@ def _resumed(
 ) -> list[TrainConfig]:
     if not (folder / "config.yaml").is_file():
         raise KanaryError(f"{folder} is not a run: it has no config.yaml.")
-    recorded = grid(read_yaml(folder / "config.yaml"))
-    if config is None and not fields:
-        return recorded
-    given = (
-        [config]
-        if isinstance(config, TrainConfig)
-        else list(config or grid({**read_yaml(folder / "config.yaml"), **fields}))
-    )
-    old, new = shared_values(recorded), shared_values(given)
-    differing = [key for key in old if old[key] != new[key] and key not in RESUMABLE]
+    recorded = read_yaml(folder / "config.yaml")
+    if isinstance(config, TrainConfig):
+        given = [config]
+    else:
+        given = list(config or grid(replaced(recorded, fields)))
+    old, new = shared_values(grid(recorded)), shared_values(given)
+    differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in checkpoint.RESUMABLE]
     if differing:
-        what = "; ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in differing)
+        what = "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in differing)
         raise KanaryError(
             f"{folder} was begun with another config: {what}. Leave these out, or start a new run with --out."
         )
@@ -244,7 +253,5 @@ def _resumed(
 
 
 def _steps_done(folder: Path) -> int:
-    from kanary.training import checkpoint
-
     newest = checkpoint.last(folder)
     return int(newest.name.removeprefix("step-")) if newest else 0

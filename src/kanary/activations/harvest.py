@@ -71,9 +71,11 @@ def harvest(
     lm, text = _opened(config, lm, text)
     live = _live(config, lm, text)
     with exclusive(config.out):
-        writer = StoreWriter(config.out, _begun(config, live, config.out))
+        manifest = _begun(config, live, config.out)
+        if not manifest["complete"]:  # before anything is written, so that a smaller harvest can still go there
+            _check_space(config, live, sum(shard["rows"] for shard in manifest["shards"]), config.out)
+        writer = StoreWriter(config.out, manifest)
         if not writer.manifest["complete"]:
-            _check_space(config, live, writer.rows, config.out)
             start = writer.manifest["shards"][-1]["after"] if writer.rows else None
             with _Bar(config.tokens, writer.rows, quiet) as bar, closing(live.pools(start)) as pools:
                 live.on_rows = bar.advance

@@ -40,7 +40,7 @@ class SourceConfig:
     )
     revision: str | None = option(None, "Version of the model on the Hub: a branch, tag or commit.", group="Model")
     dtype: str = option("auto", "Numbers the model computes with: auto (as saved), float32, bfloat16.", group="Model")
-    device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps.", group="Model")
+    device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Model")
     column: str = option("text", "Column of the data that holds the text (or the token ids).", group="Text")
     split: str = option("train", "Split of a data set on the Hub.", group="Text")
     window: int = option(0, "Tokens the model sees at once; 0 = the model's context, at most 256.", group="Text")

@@ -89,12 +89,12 @@ def _read(where: str, remote: bool, revision: str | None, dtype: Any) -> tuple[A
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
+        # not mps: it has neither float64, in which numbers are summed, nor the sparse products of training
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise KanaryError(f"Unknown device {name!r}: write auto, cpu, cuda, cuda:1 or mps.") from error
+        raise KanaryError(f"Unknown device {name!r}: write auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise KanaryError(f"Device {name!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices.")
     return device

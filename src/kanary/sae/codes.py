@@ -30,11 +30,15 @@ class SparseCodes:
 
     @classmethod
     def of(cls, values: Tensor, pattern: Pattern, shape: Sequence[int]) -> "SparseCodes":
-        """Codes from ``values [nnz]`` at the entries of ``pattern``; zeros among them are left out."""
+        """Codes from ``values [nnz]`` at the entries of ``pattern``, in any order; zeros among them are left out."""
         nonzero = values != 0
         if not bool(nonzero.all()):
             values, pattern = values[nonzero], pattern.keep(nonzero)
-        return cls(pattern.latents, values, pattern.offsets, pattern.d_sae, tuple(shape))
+        latents, keys = pattern.latents, pattern.rows() * pattern.d_sae + pattern.latents
+        if bool((keys.diff() < 0).any()):  # a top-k comes in no order
+            order = keys.argsort()
+            latents, values = latents[order], values[order]
+        return cls(latents, values, pattern.offsets, pattern.d_sae, tuple(shape))
 
     @classmethod
     def from_dense(cls, codes: Tensor) -> "SparseCodes":
@@ -69,8 +73,12 @@ class SparseCodes:
         return self.offsets.diff().reshape(self.shape)
 
     def __getitem__(self, token: int | slice) -> "SparseCodes":
-        """The codes of one (flat) token or of a slice of tokens."""
-        span = range(self.tokens)[token if isinstance(token, slice) else slice(token, (token + 1) or None)]
+        """The codes of one (flat) token or of a slice of tokens; IndexError where there is no such token."""
+        if isinstance(token, slice):
+            span = range(self.tokens)[token]
+        else:
+            first = range(self.tokens)[token]
+            span = range(first, first + 1)
         if span.step != 1:
             raise IndexError(f"codes[{token}] needs a step of 1")
         start, end = int(self.offsets[span.start]), int(self.offsets[max(span.stop, span.start)])

@@ -110,9 +110,11 @@ class SAE(nn.Module):
         keep = None if special is None else ~special.reshape(-1)
         z = self.standardise(flat if keep is None else flat[keep])
         active = self.active(z)
-        assert active is not None  # only training may ask for all entries
-        assert active.pattern is not None
-        codes = SparseCodes.of(self.sparsifier.activate(active), active.pattern, z.shape[:1])
+        if active is None:  # in training, where many latents fire
+            codes = SparseCodes.from_dense(self.sparsifier.activate(self.all_active(z)))
+        else:
+            assert active.pattern is not None
+            codes = SparseCodes.of(self.sparsifier.activate(active), active.pattern, z.shape[:1])
         counts = (
             codes.l0() if keep is None else torch.zeros_like(keep, dtype=torch.int64).masked_scatter_(keep, codes.l0())
         )

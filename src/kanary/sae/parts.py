@@ -7,6 +7,7 @@ A new idea is one new file with one decorated class. It either lives in ``sae/en
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -269,6 +270,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for what their annotations mean
     spec.loader.exec_module(module)
     return module
 

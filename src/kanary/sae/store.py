@@ -18,7 +18,8 @@ FORMAT = "kanary-sae-1"
 
 
 def save(sae: SAE, folder: Path) -> None:
-    if "config.json" not in {p.name for p in folder.glob("*")} and folder.is_dir() and any(folder.iterdir()):
+    here = {p.name for p in folder.glob("*")}
+    if here and here != {CONFIG, WEIGHTS}:  # a language model's folder has a config.json too
         raise KanaryError(f"{folder} holds other files; give an empty or new folder to save an SAE in.")
     with new_folder(folder) as partial:
         write_tensors(partial / WEIGHTS, sae.state_dict(), {"format": FORMAT})
@@ -41,20 +42,38 @@ def described(sae: SAE) -> SAEConfig:
 
 def load(name: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu") -> SAE:
     folder = find(Path(name)) if Path(name).exists() else _download(str(name), revision)
-    config = read_json(folder / CONFIG)
-    if config.get("format") != FORMAT:
+    described = read_json(folder / CONFIG)
+    if described.get("format") != FORMAT:
         raise KanaryError(
-            f"{folder / CONFIG} is not a Kanary SAE: its format is {config.get('format')!r}, expected {FORMAT!r}."
+            f"{folder / CONFIG} is not a Kanary SAE: its format is {described.get('format')!r}, expected {FORMAT!r}."
+        )
+    config = _config(described, folder / CONFIG)
+    verify(folder / WEIGHTS, str(described["sha256"]))
+    tensors = read_tensors(folder / WEIGHTS)
+    sizes = (config.d_sae, config.d_model)
+    if "decoder.W_dec" in tensors and tensors["decoder.W_dec"].shape != sizes:  # before memory of that size is taken
+        found = list(tensors["decoder.W_dec"].shape)
+        raise KanaryError(
+            f"{folder / CONFIG} is damaged: its d_sae and d_model are {[*sizes]}, the weights have {found}."
         )
     try:
-        parts = {key: config[key] for key in ("d_model", "d_sae", "encoder", "sparsifier", "decoder", "trained_on")}
-        recorded = str(config["sha256"])
-        sae = SAE(SAEConfig(**parts))
-    except (KeyError, TypeError) as error:
-        raise KanaryError(f"{folder / CONFIG} is damaged: {error} is missing or wrong.") from error
-    verify(folder / WEIGHTS, recorded)
-    load_state(sae, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+        sae = SAE(config)
+    except KanaryError as error:
+        raise KanaryError(f"{folder / CONFIG} cannot be used: {error}") from error
+    load_state(sae, tensors, folder / WEIGHTS)
     return sae.to(device)
+
+
+def _config(described: dict[str, Any], path: Path) -> SAEConfig:
+    """The SAE's config in the JSON of ``path``; names the entry that is missing or of another kind."""
+    kinds = {"d_model": int, "d_sae": int, "encoder": dict, "sparsifier": dict, "decoder": dict, "trained_on": dict}
+    for key, kind in {**kinds, "sha256": str}.items():
+        if type(described.get(key)) is not kind:
+            raise KanaryError(f"{path} is damaged: {key} is {described.get(key)!r}, expected {kind.__name__}.")
+    for key in ("encoder", "sparsifier", "decoder"):
+        if not isinstance(described[key].get("name"), str):
+            raise KanaryError(f"{path} is damaged: {key} has no name.")
+    return SAEConfig(**{key: described[key] for key in kinds})
 
 
 def load_state(sae: SAE, tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -129,7 +148,7 @@ def model_card(sae: SAE, repository: str) -> str:
     config, source = described(sae), dict(sae.config.trained_on)
     parts = " → ".join(_part(p) for p in (config.encoder, config.sparsifier, config.decoder))
     rows = [
-        f"| {key.replace('_', ' ')} | {value} |"
+        f"| {key.replace('_', ' ')} | {str(value).replace('|', chr(92) + '|')} |"
         for key, value in source.items()
         if key not in ("metrics", "special_ids")
     ]
@@ -154,7 +173,7 @@ def model_card(sae: SAE, repository: str) -> str:
             f"A sparse autoencoder with {sae.d_sae:,} latents on activations of width {sae.d_model}: {parts}.",
             "It reads and returns raw activations; BOS, EOS and padding were never trained on.",
             "",
-            "| trained on | |\n| --- | ---",
+            "| trained on | |\n| --- | --- |",
             *rows,
             "",
             *(table if numbers else []),

@@ -92,7 +92,7 @@ def _refuse_changed(folder: Path, state: Mapping[str, Any], learners: Mapping[st
     if (old := sorted(state["configs"])) != (new := sorted(learners)):
         raise KanaryError(f"{folder} holds the SAEs {', '.join(old)}; the run's config now asks for {', '.join(new)}.")
     for name, learner in learners.items():
-        before, now = state["configs"][name], to_mapping(learner.config)
+        before, now = state["configs"][name], json.loads(json.dumps(to_mapping(learner.config)))
         changed = [key for key in now if before.get(key) != now[key] and key not in RESUMABLE]
         if changed:
             what = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed)

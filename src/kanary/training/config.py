@@ -7,13 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kanary.activations.source import SourceConfig
-from kanary.config import from_mapping, option, to_mapping
+from kanary.config import from_mapping, option, parse_seconds, to_mapping
 from kanary.errors import KanaryError, nearest
 from kanary.sae.model import SAEConfig
 from kanary.sae.parts import DECODERS, ENCODERS, SPARSIFIERS, import_parts, load_plugin, option_names
 from kanary.training.revival import REVIVALS
 
+EACH = "each"  # key of a config file: a list of SAEs, each with the values in which it differs from the others
 ALIASES = {"seeds": "seed", "sites": "site", "saes": "sae", "widths": "width"}
+
+
+_LEAST = {
+    **dict.fromkeys(("width", "k", "k_start", "tokens", "batch", "pool"), 1),
+    **dict.fromkeys(("l1", "l0_penalty", "window", "lm_batch", "dead_after", "checkpoint", "eval_tokens"), 0),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,10 +111,20 @@ class TrainConfig(SourceConfig):
             raise KanaryError(f"revive={self.revive!r} is unknown. {nearest(self.revive, REVIVALS)}")
         if self.precision not in ("fp32", "bf16"):
             raise KanaryError(f"precision={self.precision!r} is unknown: choose fp32 or bf16.")
-        if self.batch < 1 or self.tokens < self.batch:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise KanaryError(f"{name}={value} must be {least} or more.")
+        for name in ("lr", "clip", "target_l0"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise KanaryError(f"{name}={value} must be a number above 0.")
+        if self.budget is not None:
+            parse_seconds(self.budget)
+        if self.tokens < self.batch:
             raise KanaryError(f"tokens={self.tokens:,} is less than one batch of {self.batch:,}: ask for more tokens.")
-        for name in ("lr_warmup", "lr_decay"):
-            if not 0 <= getattr(self, name) <= 1:
+        for name in ("lr_warmup", "lr_decay", "sparsity_warmup", "k_share"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise KanaryError(f"{name}={getattr(self, name)} must lie between 0 and 1: it is a share of training.")
 
     @property
@@ -121,8 +138,8 @@ class TrainConfig(SourceConfig):
 
     @property
     def peak_lr(self) -> float:
-        """Gao et al. 2024: the best rate falls with the square root of the width."""
-        return self.lr if self.lr is not None else 1e-3 * math.sqrt(2**11 / self.width)
+        """Gao et al. 2024: the best rate falls with the square root of the width; the constant is measured (bench/quality)."""
+        return self.lr if self.lr is not None else 3e-3 * math.sqrt(2**11 / self.width)
 
     def sae_config(self, d_model: int, trained_on: Mapping[str, Any] | None = None) -> SAEConfig:
         """What the SAE is made of: every option goes to the part that knows it.
@@ -147,7 +164,8 @@ class TrainConfig(SourceConfig):
             known = option_names(registry[name]) if name in registry else []
             parts[kind] = {"name": name} | {key: value for key, value in given.items() if key in known}
             used.update(parts[kind])
-        for key in sorted(given.keys() - used):
+        known_parts = self.encoder in ENCODERS and self.sae in SPARSIFIERS and self.decoder in DECODERS
+        for key in sorted(given.keys() - used if known_parts else ()):  # else the unknown part is the mistake to name
             raise KanaryError(
                 f"{key}={given[key]} is not an option of {self.encoder}, {self.sae} or {self.decoder}. Leave it out."
             )
@@ -162,17 +180,39 @@ class TrainConfig(SourceConfig):
 def grid(values: Mapping[str, Any]) -> list[TrainConfig]:
     """One config for every combination of the listed values: ``{"k": [8, 16], "seeds": [0, 1]}`` gives four.
 
-    Lists are allowed for the fields that make SAEs differ; everything else is shared by the run.
+    Lists are allowed for the fields that make SAEs differ; everything else is shared by the run. SAEs that form no grid
+    are listed under ``each``: ``{"each": [{"sae": "topk", "k": 16}, {"sae": "jumprelu", "target_l0": 16}]}``.
 
     Raises:
         KanaryError: an unknown field, or a list where only one value makes sense.
     """
+    rest = dict(values)
+    each = rest.pop(EACH, [{}])
+    if not isinstance(each, list) or not each or not all(isinstance(entry, Mapping) for entry in each):
+        raise KanaryError(f"{EACH}={each!r} must be a list of SAEs, each with its own 'name: value' lines.")
+    return [config for entry in each for config in _combinations({**_known(rest), **_known(entry)})]
+
+
+def replaced(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`grid` reads, with ``fields`` in the place of whatever ``values`` says of them."""
+    given, found = _known(fields), _known(values) | _known(fields)
+    if EACH in values and EACH not in fields:
+        found[EACH] = [{k: v for k, v in _known(entry).items() if k not in given} for entry in values[EACH]]
+    return found
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    fields = [f.name for f in dataclasses.fields(TrainConfig)]
+    for name in values:
+        if ALIASES.get(name, name) not in (*fields, EACH):
+            raise KanaryError(f"Unknown option {name!r}. {nearest(str(name), [*fields, *ALIASES, EACH])}")
+    return {ALIASES.get(name, name): value for name, value in values.items()}
+
+
+def _combinations(values: Mapping[str, Any]) -> list[TrainConfig]:
     fields = {f.name: f for f in dataclasses.fields(TrainConfig)}
     choices: dict[str, list[Any]] = {}
     for name, value in values.items():
-        name = ALIASES.get(name, name)
-        if name not in fields:
-            raise KanaryError(f"Unknown option {name!r}. {nearest(name, fields)}")
         many = isinstance(value, (list, tuple)) and "tuple" not in str(fields[name].type)
         if many and not fields[name].metadata.get("sweep"):
             raise KanaryError(f"{name} takes one value, not {len(value)}: all SAEs of a run share it.")
@@ -189,7 +229,7 @@ def shared_values(configs: Sequence[TrainConfig]) -> dict[str, Any]:
     """The inverse of :func:`grid`: plain values, with a list wherever the configs differ.
 
     Raises:
-        KanaryError: the configs cannot share a stream, or are no full grid.
+        KanaryError: the configs cannot share a stream.
     """
     fields = dataclasses.fields(TrainConfig)
     plain = [to_mapping(config) for config in configs]
@@ -202,6 +242,11 @@ def shared_values(configs: Sequence[TrainConfig]) -> dict[str, Any]:
             )
         if len(seen) > 1:
             values[f.name] = seen
+    differing = [name for name, value in values.items() if value != plain[0][name]]
+    if math.prod(len(values[name]) for name in differing) > len(plain):  # no full grid
+        return {name: value for name, value in plain[0].items() if name not in differing} | {
+            EACH: [{name: p[name] for name in differing} for p in plain]
+        }
     return values
 
 
@@ -221,7 +266,8 @@ def names(configs: Sequence[TrainConfig]) -> list[str]:
     differing = [name for name in swept if len({getattr(c, name) for c in configs}) > 1]
     found = []
     for config in configs:
-        parts = [config.sae] + [f"{name}{getattr(config, name)}" for name in differing if name != "sae"]
+        given = {name: getattr(config, name) for name in differing if name != "sae"}
+        parts = [config.sae] + [f"{name}{value}" for name, value in given.items() if value is not None]
         found.append("-".join(parts).replace("/", "_"))
     if twice := next((name for name in found if found.count(name) > 1), None):
         raise KanaryError(f"Two of the SAEs are the same ({twice}); vary the seed, k or another option.")

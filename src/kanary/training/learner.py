@@ -95,7 +95,7 @@ class Learner:
             torch.stack([b.mse for b in done]).sum(),
             sum(b.l0 * share for b, share in zip(done, shares, strict=True)),
             torch.cat([b.fired for b in done]).unique(),
-            min(b.smallest for b in done),
+            min((b.smallest for b in done if b.smallest), default=0.0),
         )
 
     def _backward_part(self, active: Active, dead: Tensor, share: float) -> _Batch:
@@ -173,7 +173,7 @@ def begin(sae: SAE, sample: Tensor, bias_start: str, seed: int) -> None:
     Raises:
         KanaryError: the sample has no variance at all.
     """
-    x = sample.to(torch.float64)
+    x = sample.cpu().double()
     mean = x.mean(0)
     power = float((x - mean).square().sum(1).mean())
     if power == 0:

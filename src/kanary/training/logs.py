@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from kanary.errors import KanaryError, nearest
 from kanary.files import disk_errors, write_text
+
+MODULES = {"tensorboard": "torch.utils.tensorboard.writer", "wandb": "wandb", "trackio": "trackio"}
 
 
 class Logger(Protocol):
@@ -36,14 +40,13 @@ class JsonLines:
             self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with suppress(OSError):  # after a full disk stopped the run, what could not be written cannot be written here
+            self.file.close()
 
 
 class TensorBoard:
-    def __init__(self, run: Path) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        self.writer = SummaryWriter(str(run / "tensorboard"))
+    def __init__(self, module: Any, run: Path) -> None:
+        self.writer = module.SummaryWriter(str(run / "tensorboard"))
 
     def log(self, step: int, name: str, values: Mapping[str, float]) -> None:
         for key, value in values.items():
@@ -73,24 +76,26 @@ def open_loggers(names: Sequence[str], run: Path, config: Mapping[str, Any], fro
     Raises:
         KanaryError: an unknown name, or a package that is not installed.
     """
+    modules = {name: _imported(name) for name in names}
     loggers: list[Logger] = [JsonLines(run / "metrics.jsonl", from_step)]
-    for name in names:
-        try:
-            if name == "tensorboard":
-                loggers.append(TensorBoard(run))
-            elif name == "wandb":
-                import wandb
-
-                loggers.append(Tracker(wandb, run, config))
-            elif name == "trackio":
-                import trackio
-
-                loggers.append(Tracker(trackio, run, config))
-            else:
-                raise KanaryError(f"Unknown logger {name!r}. {nearest(name, ['tensorboard', 'wandb', 'trackio'])}")
-        except ImportError as error:
-            raise KanaryError(f"--log {name} needs a package that is not installed: pip install {name}") from error
+    for name, module in modules.items():
+        loggers.append(TensorBoard(module, run) if name == "tensorboard" else Tracker(module, run, config))
     return loggers
+
+
+def require_loggers(names: Sequence[str]) -> None:
+    """Raises :class:`KanaryError` for an unknown name, or a package that is not installed."""
+    for name in names:
+        _imported(name)
+
+
+def _imported(name: str) -> Any:
+    if name not in MODULES:
+        raise KanaryError(f"Unknown logger {name!r}. {nearest(name, MODULES)}")
+    try:
+        return import_module(MODULES[name])
+    except ImportError as error:
+        raise KanaryError(f"--log {name} needs a package that is not installed: pip install {name}") from error
 
 
 def _step(line: str) -> float:

@@ -37,7 +37,11 @@ class Revival:
 
 
 class AuxK(Revival):
-    """The dead latents with the largest pre-activations model the error (Gao et al. 2024, arXiv 2406.04093, A.2)."""
+    """The dead latents with the largest pre-activations model the error (Gao et al. 2024, arXiv 2406.04093, A.2).
+
+    A latent that is negative on every token would get no gradient through the paper's ReLU and stay dead for ever (with
+    an L1 penalty, that is what dead means); such a one gets its gradient as if it were not there.
+    """
 
     def loss(self, sae: SAE, z: Tensor, error: Tensor, dead: Tensor) -> Tensor | None:
         target = error.detach()
@@ -47,7 +51,10 @@ class AuxK(Revival):
         active = sae.encoder.select(z, sae.decoder.b_dec.detach(), chooser, latents=dead)
         assert active is not None
         assert active.pattern is not None
-        modelled = sparse_decode(F.relu(active.pre), sae.decoder.W_dec, active.pattern)
+        latents, pre = active.pattern.latents, active.pre
+        silent = torch.ones(sae.d_sae, dtype=torch.bool, device=z.device).index_fill_(0, latents[pre > 0], False)
+        values = F.relu(pre) + (pre - pre.detach()) * silent[latents]
+        modelled = sparse_decode(values, sae.decoder.W_dec, active.pattern)
         return AUX_WEIGHT * (k / wanted) * (target - modelled).square().sum() / len(z)
 
 

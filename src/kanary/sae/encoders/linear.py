@@ -74,5 +74,6 @@ class LinearEncoder(Encoder):
 
     @torch.no_grad()
     def reset(self, latents: Tensor, directions: Tensor) -> None:
-        self.W_enc[latents] = 0.2 * self.W_enc.norm(dim=1).mean() * directions
+        # Bricken et al. take a fifth of this norm; so quiet, a latent would never be among the k largest
+        self.W_enc[latents] = self.W_enc.norm(dim=1).mean() * directions
         self.b_enc[latents] = 0

@@ -68,5 +68,5 @@ class BatchTopK(ScheduledK):
     def _guess(self, pre: Tensor) -> float:
         """A floor for the very first batch from a sixteenth of its first tile."""
         sample = pre.flatten()[::16].float()
-        rank = min(len(sample) - 1, max(1, int(2 * SLACK * self._k * len(pre) / 16)))
-        return max(0.0, float(sample.topk(rank).values[-1]))
+        rank = min(len(sample), max(1, int(2 * SLACK * self._k * len(pre) / 16)))
+        return max(0.0, float(sample.topk(rank).values[-1])) if rank else 0.0
