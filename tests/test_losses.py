@@ -304,6 +304,9 @@ def test_resampled_latents_start_as_the_worst_reconstructed_inputs() -> None:
     before = {name: p.detach().clone() for name, p in sae.named_parameters()}
     error = (sae.eval()(x[:200]) - x[:200]).norm(dim=1)
     sae.train()
+    for moments in learner.optimizer.state.values():
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments[key].fill_(1.0)
     learner.revival = REVIVALS["resample"]()
     fresh = learner.revival.after_step(sae, z, dead, 10, 80, 0, learner._reset_moments)
     assert fresh is not None
@@ -318,8 +321,9 @@ def test_resampled_latents_start_as_the_worst_reconstructed_inputs() -> None:
         if len(parameter) == 64:
             assert torch.equal(parameter[alive], before[name][alive])
             moments = learner.optimizer.state[parameter]
-            assert (moments["exp_avg"][dead] == 0).all()
-            assert (moments["exp_avg_sq"][dead] == 0).all()
+            for key in ("exp_avg", "exp_avg_sq"):
+                assert (moments[key][dead] == 0).all()
+                assert (moments[key][alive] == 1).all()
     assert learner.revival.after_step(sae, z, dead, 11, 80, 0, learner._reset_moments) is None
 
 

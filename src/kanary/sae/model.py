@@ -89,7 +89,7 @@ class SAE(nn.Module):
 
     def standardise(self, x: Tensor) -> Tensor:
         """Raw ``x [..., d_model]`` -> the space of the weights."""
-        return (x.to(self.mean.dtype) - self.mean) * self.scale
+        return (x.to(self.mean.dtype) - self.mean).mul_(self.scale)
 
     def restore(self, z: Tensor) -> Tensor:
         """The inverse of :meth:`standardise`."""

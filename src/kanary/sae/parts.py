@@ -24,6 +24,8 @@ from kanary.kernels import Pattern, sparse_decode
 
 TILE = 2**22  # pre-activations held at a time, 16 MB in fp32: a tile is read again while it is still in the cache
 
+ROWS = 1024  # directions treated at a time, for the same reason
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -114,14 +116,15 @@ class Decoder(Part):
     @torch.no_grad()
     def normalise(self) -> None:
         """Gives every direction unit norm."""
-        self.W_dec.div_(self.norms().clamp_min(torch.finfo(self.W_dec.dtype).tiny)[:, None])
+        for rows in self.W_dec.split(ROWS):
+            rows.div_(rows.norm(dim=1, keepdim=True).clamp_min_(torch.finfo(rows.dtype).tiny))
 
     @torch.no_grad()
     def project_gradient(self) -> None:
         """Removes from the gradient of ``W_dec`` what would only change the directions' lengths."""
         if self.W_dec.grad is not None:
-            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
-            self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
+            for grad, rows in zip(self.W_dec.grad.split(ROWS), self.W_dec.split(ROWS), strict=True):
+                grad.addcmul_((grad * rows).sum(1, keepdim=True), rows, value=-1)
 
 
 class Sparsifier(Part):

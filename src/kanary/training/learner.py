@@ -76,7 +76,7 @@ class Learner:
         fresh = self.revival.after_step(sae, z, dead, step, config.steps, config.seed, self._reset_moments)
         if fresh is not None:
             self.since_fired[fresh] = 0
-        variance = (z - z.mean(0)).square().sum() / len(z)
+        variance = torch.linalg.vector_norm(z).square() / len(z) - z.mean(0).square().sum()
         return StepStats(
             float(batch.loss), float(batch.mse), batch.l0, 1 - float(batch.mse / variance), len(dead), rate
         )
@@ -102,13 +102,14 @@ class Learner:
         """Adds the gradients of ``active``, which is ``share`` of the batch."""
         sae = self.sae
         values = sae.sparsifier.activate(active)
-        error = active.x - sae.decoder(values, active.pattern)
-        mse = error.square().sum() / active.tokens
+        x_hat = sae.decoder(values, active.pattern)
+        mse = F.mse_loss(x_hat, active.x, reduction="sum") / active.tokens
         loss = self._with_prefixes(mse, active, values)
         if (penalty := sae.sparsifier.penalty(active, values, sae.decoder)) is not None:
             loss = loss + penalty
-        if len(dead) and (revival := self.revival.loss(sae, active.x, error, dead)) is not None:
-            loss = loss + revival
+        if len(dead):
+            revival = self.revival.loss(sae, active.x, active.x - x_hat, dead)
+            loss = loss if revival is None else loss + revival
         (loss * share).backward()
         on = values.detach() != 0
         fired = on.any(0).nonzero().squeeze(1) if active.pattern is None else active.pattern.latents[on]

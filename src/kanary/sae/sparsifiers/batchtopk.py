@@ -31,18 +31,19 @@ class BatchTopK(ScheduledK):
     Options = BatchTopKOptions
     options: BatchTopKOptions
     threshold: Tensor
+    floor: Tensor
 
     def __init__(self, d_model: int, d_sae: int, options: BatchTopKOptions | None = None) -> None:
         super().__init__(d_model, d_sae, options)
         self.register_buffer("threshold", torch.tensor(-1.0))  # -1: nothing learned yet
-        self._floor: float | None = None
+        self.register_buffer("floor", torch.tensor(-1.0))  # of the entries that are looked at in training; -1: none yet
 
     def mask(self, pre: Tensor) -> Tensor:
         if not self.training:
             return pre > self.threshold.clamp_min(0)
-        if self._floor is None:
-            self._floor = self._guess(pre)
-        return pre > self._floor
+        if self.floor < 0:
+            self.floor.fill_(self._guess(pre))
+        return pre > self.floor
 
     def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
         # fast because only the entries above last batch's floor are ranked, not the whole [tokens, d_sae] matrix;
@@ -50,15 +51,16 @@ class BatchTopK(ScheduledK):
         if not self.training:
             return None
         wanted = self._k * pattern.tokens
-        if len(pre) < wanted and self._floor:
-            self._floor = max(0.0, self._floor - 0.2 * abs(self._floor)) if self._floor > 1e-3 else 0.0
+        if len(pre) < wanted and self.floor > 0:
+            self.floor.mul_(0.8 if self.floor > 1e-3 else 0.0)
             raise SelectAgain
         if len(pre) <= wanted:
             return None
-        spare = min(int(wanted * SLACK), len(pre))
-        candidates = pre.topk(spare, sorted=True).values
-        self._floor = max(0.0, float(candidates[-1]) * (1.0 if spare < len(pre) else 0.98))
-        return pre >= candidates[wanted - 1]
+        cut = pre.kthvalue(len(pre) - wanted + 1).values
+        spare = int(wanted * SLACK)
+        self.floor.copy_(pre.kthvalue(len(pre) - spare + 1).values if spare <= len(pre) else pre.min() * 0.98)
+        self.floor.clamp_min_(0)
+        return pre >= cut
 
     def after_step(self, l0: float, smallest: float) -> None:
         if smallest > 0:

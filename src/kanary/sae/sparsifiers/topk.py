@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kanary.config import option
 from kanary.errors import KanaryError
+from kanary.kernels import Pattern
 from kanary.sae.parts import Sparsifier, part
 
 
@@ -55,8 +56,17 @@ class TopK(ScheduledK):
     """``f = pre`` where it is positive and among the token's k largest, else 0. No penalty is needed."""
 
     def select(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        latents = row_topk(pre, self._k)
-        return latents.reshape(-1), torch.full((len(pre),), latents.shape[1], device=pre.device)
+        # rough pre-activations may put a wrong latent among the last of the k: take more, then see
+        k = self._k if pre.dtype != torch.bfloat16 else min(pre.shape[1], self._k + 8 + self._k // 4)
+        latents = row_topk(pre, k)
+        return latents.reshape(-1), torch.full((len(pre),), k, device=pre.device)
+
+    def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
+        if len(pre) == self._k * pattern.tokens:
+            return None
+        rows = pre.view(pattern.tokens, -1)
+        best = rows.topk(self._k, dim=1, sorted=False).indices
+        return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, best, True).view(-1)
 
 
 def row_topk(pre: Tensor, k: int) -> Tensor:
