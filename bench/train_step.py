@@ -4,9 +4,11 @@
     python bench/train_step.py --sae topk --json   # one kind, one JSON line
 
 After each step one ``[batch, d] @ [d, width]`` runs into a ready buffer, so that ``x_gemm`` (median step / median matmul)
-can be compared between machines and under load; ``tok_s`` can not. A kind without top-k is timed with the L0 it has
-been brought to (``--k``), which is where it spends nearly all of a real run; ``start`` beside it times the first steps
-with half of all latents active, the most that can be.
+can be compared between machines and under load; ``tok_s`` can not.
+
+The kinds without top-k cost more the more latents fire. ``--case settled`` has brought L0 to ``--k``, where a real run
+spends nearly all its time; ``start`` leaves it as training starts; ``dense`` makes half of all latents fire, as in SAEs
+that start untuned: then full matrices are used.
 """
 
 import argparse
@@ -32,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sae", choices=KINDS, action="append", help="which kinds (default: all)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--case", choices=["settled", "start"], default="settled")
+    parser.add_argument("--case", choices=["settled", "start", "dense"], default="settled")
     for name, default in {"d": 512, "width": 8192, "k": 32, "batch": 4096, "steps": 20, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--json", action="store_true", help="one JSON line per case")
@@ -53,8 +55,8 @@ def time_steps(kind: str, a: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(0)
     sae = SAE(config.sae_config(a.d))
     begin(sae, batches[0], "median", 0)
-    if kind not in ("topk", "batchtopk"):
-        bring_to(sae, batches[0], a.width / 2 if a.case == "start" else a.k)
+    if kind not in ("topk", "batchtopk") and a.case != "start":
+        bring_to(sae, batches[0], a.width / 2 if a.case == "dense" else a.k)
     learner = Learner(sae, config)
     weight, out = torch.randn(a.width, a.d), torch.empty(a.batch, a.width)
     steps: list[float] = []

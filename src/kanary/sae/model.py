@@ -143,7 +143,7 @@ class SAE(nn.Module):
 
     def all_active(self, z: Tensor) -> Active:
         """Every pre-activation of ``z``, with gradients, for tokens x d_sae x 4 bytes of memory."""
-        return Active(self.encoder(z - self.decoder.b_dec), None, z)
+        return Active(self.encoder.everything(z, self.decoder.b_dec), None, z)
 
     def remember(self, **facts: Any) -> None:
         """Adds to what the SAE knows of its training (``config.trained_on``), which is saved with it."""

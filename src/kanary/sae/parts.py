@@ -22,9 +22,11 @@ from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
 from kanary.kernels import Pattern, sparse_decode
 
-TILE = 2**22  # pre-activations held at a time, 16 MB in fp32: a tile is read again while it is still in the cache
+TILE = (
+    7 * 2**20
+)  # pre-activations held at a time: 28 MB in fp32, which the C library reuses instead of asking for fresh pages
 
-ROWS = 1024  # directions treated at a time, for the same reason
+ROWS = 1024  # directions treated at a time: they are read again while they are still in the cache
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Encoder(Part):
     def forward(self, x: Tensor, latents: Tensor | None = None) -> Tensor:
         """``x [tokens, d_model]`` -> ``[tokens, d_sae]``, or only the columns ``latents [m]`` -> ``[tokens, m]``."""
         raise NotImplementedError
+
+    def everything(self, x: Tensor, shift: Tensor) -> Tensor:
+        """All pre-activations of ``x [tokens, d_model]`` less ``shift [d_model]``, with gradients for both."""
+        pre: Tensor = self(x - shift)
+        return pre
 
     def select(
         self, x: Tensor, shift: Tensor, sparsifier: "Sparsifier", precision: str = "fp32", latents: Tensor | None = None

@@ -181,6 +181,7 @@ def begin(sae: SAE, sample: Tensor, bias_start: str, seed: int) -> None:
         raise KanaryError(
             "All activations are equal; there is nothing to decompose. Is the text longer than one token?"
         )
+    sae.train()  # as the first steps will see it: BatchTopK has no threshold yet
     with torch.no_grad():
         sae.mean.copy_(mean)
         sae.scale.fill_((sae.d_model / power) ** 0.5)
