@@ -152,7 +152,7 @@ def open_inputs(
     window = resolve_window(config.window, lm.context)
     source: ActivationSource
     if store:
-        store.verify()
+        store.verify(quiet=False)
         if store.manifest["model"]["fingerprint"] != lm.fingerprint:
             raise KanaryError(
                 f"{store.folder} holds activations of {store.manifest['model']['name']} "

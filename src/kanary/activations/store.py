@@ -110,9 +110,16 @@ class ActivationStore:
             if site not in self.widths:
                 raise KanaryError(f"{self.folder} holds no activations of site {site!r}. {nearest(site, self.widths)}")
 
-    def verify(self) -> None:
+    def verify(self, *, quiet: bool = True) -> None:
         """Reads every byte and compares checksums; raises :class:`KanaryError` naming the damaged shard."""
-        for path, record in self._files():
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        hidden = quiet or not console.is_terminal
+        for path, record in track(
+            list(self._files()), "checking the store", console=console, transient=True, disable=hidden
+        ):
             verify(path, record["sha256"])
 
     def read(self, start: int, stop: int, sites: Sequence[str] | None = None) -> StoredRows:

@@ -154,7 +154,9 @@ def model_card(sae: SAE, repository: str) -> str:
     ]
     metrics = source.get("metrics") or {}
     numbers = [
-        f"| {key} | {m['value']:.4g} | {m['low']:.4g} … {m['high']:.4g} | {m['n']:,} |" for key, m in metrics.items()
+        f"| {key} | {m['value']:.4g} | {m['low']:.4g} … {m['high']:.4g} | {m['n']:,} |"
+        for key, m in metrics.items()
+        if m["value"] is not None
     ]
     base = f"base_model: {json.dumps(str(source['model']))}\n" if _is_hub_id(source.get("model")) else ""
     table = [

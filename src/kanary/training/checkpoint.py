@@ -13,6 +13,7 @@ import torch
 from kanary.config import to_mapping
 from kanary.errors import KanaryError
 from kanary.files import new_folder, read_json, read_tensors, sha256, verify, write_json, write_tensors
+from kanary.sae.store import described
 from kanary.training.learner import Learner
 
 RESUMABLE = {"out", "budget", "log", "checkpoint", "overlap"}  # may differ from the run that is resumed
@@ -47,7 +48,7 @@ def save(run: Path, learners: Mapping[str, Learner], place: Place) -> Path:
         facts = {
             **place._asdict(),
             "model": {name: _fingerprint(learner) for name, learner in learners.items()},
-            "configs": {name: to_mapping(learner.config) for name, learner in learners.items()},
+            "configs": {name: _resolved(learner) for name, learner in learners.items()},
             "sha256": sums,
         }
         write_json(partial / "state.json", facts | {"digest": _digest(facts)})
@@ -92,7 +93,7 @@ def _refuse_changed(folder: Path, state: Mapping[str, Any], learners: Mapping[st
     if (old := sorted(state["configs"])) != (new := sorted(learners)):
         raise KanaryError(f"{folder} holds the SAEs {', '.join(old)}; the run's config now asks for {', '.join(new)}.")
     for name, learner in learners.items():
-        before, now = state["configs"][name], json.loads(json.dumps(to_mapping(learner.config)))
+        before, now = state["configs"][name], _resolved(learner)
         changed = [key for key in now if before.get(key) != now[key] and key not in RESUMABLE]
         if changed:
             what = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed)
@@ -102,6 +103,15 @@ def _refuse_changed(folder: Path, state: Mapping[str, Any], learners: Mapping[st
                 f"{folder} was trained on a model with the fingerprint {state['model'][name]}; the one at "
                 f"{learner.config.model} now has {_fingerprint(learner)}. Put the old model back, or start a new run."
             )
+
+
+def _resolved(learner: Learner) -> dict[str, Any]:
+    """The config as JSON values, with what it leaves to defaults: a newer Kanary may have others."""
+    config, sae = learner.config, described(learner.sae)
+    defaults = {"peak_lr": config.peak_lr, "dead_window": config.dead_window}
+    parts = {"encoder_options": sae.encoder, "sparsifier_options": sae.sparsifier, "decoder_options": sae.decoder}
+    values: dict[str, Any] = json.loads(json.dumps({**to_mapping(config), **defaults, **parts}))
+    return values
 
 
 def _refuse_non_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:

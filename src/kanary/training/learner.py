@@ -181,6 +181,7 @@ def begin(sae: SAE, sample: Tensor, bias_start: str, seed: int) -> None:
         raise KanaryError(
             "All activations are equal; there is nothing to decompose. Is the text longer than one token?"
         )
+    mode = sae.training
     sae.train()  # as the first steps will see it: BatchTopK has no threshold yet
     with torch.no_grad():
         sae.mean.copy_(mean)
@@ -194,6 +195,7 @@ def begin(sae: SAE, sample: Tensor, bias_start: str, seed: int) -> None:
         _set_rates(sae, z[:RATE_SAMPLE])
         sae.encoder.tie(sae.decoder.W_dec * _gain(sae, z[:RATE_SAMPLE]))
         _set_rates(sae, z[:RATE_SAMPLE])
+    sae.train(mode)
 
 
 def _set_rates(sae: SAE, z: Tensor) -> None:
