@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,18 @@ def test_ahead_closes_what_it_reads() -> None:
     assert next(stream) == 0
     stream.close()
     assert closed.is_set()
+
+
+def test_a_run_goes_on_with_the_forwards_it_began_with(tiny_lm: LanguageModel, text: TextSource) -> None:
+    """The automatic size of a forward differs between devices, and a state counts rows inside a forward."""
+    began = LiveActivations(tiny_lm, text, ["resid_post.1"], window=16, lm_batch=7, pool=50, batch=10)
+    with closing(began.pools()) as pools:
+        first, second = next(pools), next(pools)
+    elsewhere = LiveActivations(tiny_lm, text, ["resid_post.1"], window=16, lm_batch=2, pool=50, batch=10)
+    with closing(elsewhere.pools(first.after)) as pools:
+        again = next(pools)
+    assert torch.equal(again.tokens, second.tokens)
+    assert torch.equal(again.x["resid_post.1"], second.x["resid_post.1"])
+    other = LiveActivations(tiny_lm, text, ["resid_post.1"], window=32, lm_batch=7, pool=50, batch=10)
+    with pytest.raises(KanaryError, match="windows of 16 tokens"):
+        other.pools(first.after)

@@ -148,7 +148,7 @@ def test_saes_that_form_no_grid_are_listed_one_by_one() -> None:
     configs = grid({"lr": 1e-3, "each": [{"sae": "topk", "k": [8, 16]}, {"sae": "relu", "l1": 0.1}]})
     assert names(configs) == ["topk-k8", "topk-k16", "relu-l10.1"]
     assert grid(yaml.safe_load(dump_yaml(shared_values(configs)))) == configs
-    assert [c.k for c in grid(replaced(shared_values(configs), {"k": 4, "lr": 0.5}))] == [4, 4, 4]
+    assert [c.k for c in grid(replaced(shared_values(configs), {"k": 4, "lr": 0.5}))] == [4, 4, None]  # relu has no k
     with pytest.raises(KanaryError, match="Unknown option 'kk'"):
         grid({"each": [{"kk": 1}]})
     with pytest.raises(KanaryError, match="must be a list of SAEs"):
@@ -212,3 +212,18 @@ def test_an_empty_config_file_says_nothing(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "run.yaml") == {}
     with pytest.raises(KanaryError, match="cannot be read"):
         read_yaml(tmp_path / "other.yaml")
+
+
+def test_in_a_grid_of_several_kinds_each_takes_the_sparsity_that_it_knows() -> None:
+    configs = grid({"sae": ["topk", "relu"], "k": [8, 16], "target_l0": 16, "seeds": [0, 1]})
+    found = [(c.sae, c.k, c.target_l0, c.seed) for c in configs]
+    assert sorted(found[:4]) == [
+        ("topk", 8, None, 0),
+        ("topk", 8, None, 1),
+        ("topk", 16, None, 0),
+        ("topk", 16, None, 1),
+    ]
+    assert found[4:] == [("relu", None, 16.0, 0), ("relu", None, 16.0, 1)]  # two values of k make one relu SAE
+    for config in configs:
+        config.sae_config(8)
+    assert grid(yaml.safe_load(dump_yaml(shared_values(configs)))) == configs

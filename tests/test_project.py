@@ -115,7 +115,7 @@ def test_a_data_set_of_the_hub_without_its_library_names_the_extra_to_install() 
     )
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
-    assert "kanary[data]" in done.stdout
+    assert 'pip install -e ".[data]"' in done.stdout
 
 
 # --- safety -------------------------------------------------------------------------------------------------------

@@ -31,10 +31,12 @@ def disk_errors(path: Path) -> Iterator[None]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes ``path`` in one rename when the block ends well.
 
-    Killed half-way, it leaves only ``.<name>.partial``, which the next writer removes.
+    Killed half-way, it leaves ``.<name>.partial``, which the next writer removes; killed in the instant between putting
+    an old folder aside and moving the new one in, it leaves ``.<name>.old``, which :func:`recover` moves back.
     """
     partial = path.with_name(f".{path.name}.partial")
     with disk_errors(path):
+        recover(path)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -45,6 +47,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def recover(path: Path) -> None:
+    """Puts back the folder ``path`` if a writer was killed while replacing it."""
+    old = path.with_name(f".{path.name}.old")
+    if old.is_dir() and not path.exists():
+        old.rename(path)
 
 
 def _replace(new: Path, path: Path) -> None:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kanary.activations.live import LiveActivations
 from kanary.activations.source import ActivationSource, resolve_lm_batch, resolve_window
 from kanary.activations.store import ActivationStore
@@ -148,7 +146,7 @@ def open_inputs(
     lm = load_model(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
     if lm.device.type not in ("cpu", "cuda"):
         raise KanaryError(f"SAEs train on cpu or cuda, not on {lm.device.type}: use --device cpu.")
-    text = open_text(config.text, column=config.column, split=config.split)
+    text = open_text(config.text, column=config.column, split=config.split, same_tokenizer=config.same_tokenizer)
     window = resolve_window(config.window, lm.context)
     source: ActivationSource
     if store:
@@ -181,9 +179,10 @@ def open_inputs(
         "tokenizer": lm.tokenizer_name,
         "special_ids": sorted(lm.special_ids),
         "text": text.name,
+        "text_fingerprint": text.fingerprint,
         "part": part,
         "window": window,
-        "tokens": config.tokens,
+        "tokens": config.steps * config.batch,
         "text_check": check_text(lm, next(Windows(text, lm, window=window, batch=16, part=part))),
     }
     return lm, text, source, about
@@ -204,7 +203,7 @@ def _measure(
             text,
             lm,
             window=int(about["window"]),
-            batch=resolve_lm_batch(config.lm_batch, int(about["window"]), torch.device(lm.device).type),
+            batch=resolve_lm_batch(config.lm_batch, int(about["window"]), "cpu"),  # logits are kept: a small batch
             part="heldout",
         )
         try:

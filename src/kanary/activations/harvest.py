@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -77,6 +78,9 @@ def harvest(
         writer = StoreWriter(config.out, manifest)
         if not writer.manifest["complete"]:
             start = writer.manifest["shards"][-1]["after"] if writer.rows else None
+            if not quiet:
+                size = predicted_bytes(config.tokens, live.widths, live.dtype)
+                print(f"{config.tokens:,} tokens will take {size / 1e9:.2f} GB in {config.out}.", file=sys.stderr)
             with _Bar(config.tokens, writer.rows, quiet) as bar, closing(live.pools(start)) as pools:
                 live.on_rows = bar.advance
                 for pool in pools:
@@ -116,7 +120,9 @@ def _opened(
         if not given:
             raise KanaryError(f"harvest needs a {name}: --{name} PATH or a name on the Hub.")
     lm = lm or load_model(config.model, revision=config.revision, dtype=config.dtype, device=config.device)
-    return lm, text or open_text(config.text, column=config.column, split=config.split)
+    return lm, text or open_text(
+        config.text, column=config.column, split=config.split, same_tokenizer=config.same_tokenizer
+    )
 
 
 def _live(config: HarvestConfig, lm: LanguageModel, text: TextSource) -> LiveActivations:
@@ -177,8 +183,10 @@ def _continued(new: dict[str, Any], store: ActivationStore, folder: Path) -> dic
             f"{folder} was begun with another model ({old['model']['name']}) than {new['model']['name']}. "
             "Use another folder."
         )
-    done = store.n_tokens >= new["tokens"] or (old["complete"] and store.n_tokens < old["tokens"])  # or the text ended
-    return old | {"tokens": max(new["tokens"], old["tokens"]), "complete": done}
+    text_ended = old["complete"] and store.n_tokens < old["tokens"]
+    if store.n_tokens >= new["tokens"]:
+        return old | {"complete": True}
+    return old | {"tokens": max(new["tokens"], old["tokens"]) if text_ended else new["tokens"], "complete": text_ended}
 
 
 def _shown(value: Any) -> str:

@@ -95,8 +95,17 @@ class LiveActivations:
             KanaryError: NaN or infinite activations, with site, document and token.
         """
         stop = threading.Event()
-        made = self._pools(dict(start) if start else {"pool": 0, "rows": 0, "skip": 0, "text": None}, stop)
+        if start:
+            self._continue_as(start)
+        forwards = {"lm_batch": self.lm_batch, "window": self.window}  # rows are counted in forwards of this size
+        made = self._pools(dict(start) if start else {"pool": 0, "rows": 0, "skip": 0, "text": None, **forwards}, stop)
         return ahead(made, stop=stop) if self.overlap else made
+
+    def _continue_as(self, start: Mapping[str, Any]) -> None:
+        """Takes over the size of the forwards in which ``start`` counts; the automatic one differs between devices."""
+        if start["window"] != self.window:
+            raise KanaryError(f"The run began with windows of {start['window']} tokens; this one has {self.window}.")
+        self.lm_batch = int(start["lm_batch"])
 
     def _pools(self, state: dict[str, Any], stop: threading.Event) -> Generator[Pool, None, None]:
         batches = self._batches(state["text"])
@@ -111,10 +120,11 @@ class LiveActivations:
                             break
                         forward = self._forward(*step)
                         forward.used, skip = skip, 0
-                    filling.take(forward)
+                    if len(forward):  # windows of padding alone have no rows
+                        filling.take(forward)
                 if not filling.n or forward is None or stop.is_set():
                     return
-                after = {"pool": state["pool"] + 1, "rows": state["rows"] + filling.n} | forward.place()
+                after = state | {"pool": state["pool"] + 1, "rows": state["rows"] + filling.n} | forward.place()
                 yield filling.pool(state, after)
                 state = after
                 if filling.room:

@@ -43,6 +43,11 @@ class SourceConfig:
     device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1.", group="Model")
     column: str = option("text", "Column of the data that holds the text (or the token ids).", group="Text")
     split: str = option("train", "Split of a data set on the Hub.", group="Text")
+    same_tokenizer: bool = option(
+        False,
+        "Accept pre-tokenised data that names its tokenizer otherwise than the model does.",
+        group="Text",
+    )
     window: int = option(0, "Tokens the model sees at once; 0 = the model's context, at most 256.", group="Text")
     lm_batch: int = option(0, "Windows per forward pass of the model; 0 = chosen for the device.", group="Model")
     pool: int = option(

@@ -121,14 +121,15 @@ def _add_batch(
         )
     for name, target in targets.items():
         x = kept[target.site]
-        if target.sae is None:
-            sums[name].add(error=torch.zeros(len(x)), l0=torch.full((len(x),), float("nan")), loss=clean_loss)
-            continue
-        codes = target.sae.encode(x, special)
-        x_hat = torch.where(special[..., None], x, target.sae.decode(codes).to(x.dtype))
-        fired[name][codes.indices.cpu()] = True
+        if target.sae is None:  # spliced in like an SAE, so that a splice that harms shows
+            made, l0 = x.clone(), torch.full((len(x),), float("nan"))
+        else:
+            codes = target.sae.encode(x, special)
+            made, l0 = target.sae.decode(codes).to(x.dtype), codes.l0().sum(1)
+            fired[name][codes.indices.cpu()] = True
+        x_hat = torch.where(special[..., None], x, made)
         loss = window_losses(lm.logits(tokens, replace={target.site: _constant(x_hat)}), tokens, special)
-        sums[name].add(error=(x.double() - x_hat.double()).square().sum((1, 2)), l0=codes.l0().sum(1), loss=loss)
+        sums[name].add(error=(x.double() - x_hat.double()).square().sum((1, 2)), l0=l0, loss=loss)
 
 
 def _constant(x: Tensor) -> Callable[[Tensor], Tensor]:
@@ -142,8 +143,11 @@ def window_losses(logits: Tensor, tokens: Tensor, special: Tensor) -> Tensor:
         logits: ``[batch, position, vocab]``.
         tokens, special: ``[batch, position]``.
     """
-    losses = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-    return (losses.view(len(tokens), -1).double() * ~special[:, :-1]).sum(1)
+    sums = []
+    for window, ids, skip in zip(logits, tokens, special, strict=True):  # one at a time: a large vocabulary is large
+        losses = F.cross_entropy(window[:-1].float(), ids[1:], reduction="none")
+        sums.append((losses.double() * ~skip[:-1]).sum())
+    return torch.stack(sums)
 
 
 def _row(clean: _Sums, sums: _Sums, fired: Tensor | None, seed: int) -> Row:

@@ -28,7 +28,7 @@ def load_model(
         name: a folder, or an id on the Hugging Face Hub.
         revision: branch, tag or commit on the Hub.
         dtype: ``auto`` (that of the checkpoint), ``float32``, ``bfloat16`` or ``float16``.
-        device: ``auto`` (CUDA, else Apple's MPS, else CPU), or a torch device such as ``cuda:1``.
+        device: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``.
 
     Raises:
         KanaryError: no such folder or id, damaged or incomplete weights, NaN in them, a tokenizer of another model.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
-from kanary.kernels import Pattern, sparse_decode
+from kanary.kernels import Pattern
 
 TILE = (
     7 * 2**20
@@ -231,21 +231,24 @@ class Active:
 
     def decode_frozen(self, values: Tensor, decoder: Decoder) -> Tensor:
         """``values`` through the decoder as it is: gradients reach the values, never the decoder."""
-        weight = decoder.W_dec.detach()
-        summed = values @ weight if self.pattern is None else sparse_decode(values, weight, self.pattern)
-        return summed + decoder.b_dec.detach()
+        frozen = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+        decoded: Tensor = torch.func.functional_call(decoder, frozen, (values, self.pattern))
+        return decoded
 
 
 P = TypeVar("P", bound=type[Part])
 ENCODERS: dict[str, type[Encoder]] = {}
 SPARSIFIERS: dict[str, type[Sparsifier]] = {}
 DECODERS: dict[str, type[Decoder]] = {}
+_PLUGINS: dict[Path, ModuleType] = {}
 
 
 def part(name: str) -> Callable[[P], P]:
     """Class decorator: makes an encoder, sparsifier or decoder known by ``name`` in Python, YAML and on the command line."""
 
     def enter(cls: P) -> P:
+        if not issubclass(cls, (Encoder, Sparsifier, Decoder)):
+            raise KanaryError(f"Part {name!r} must be a subclass of Encoder, Sparsifier or Decoder.")
         cls.name = name
         registry: dict[str, Any] = (
             ENCODERS if issubclass(cls, Encoder) else SPARSIFIERS if issubclass(cls, Sparsifier) else DECODERS
@@ -273,15 +276,21 @@ def option_names(cls: type[Part]) -> list[str]:
 
 def load_plugin(path: str | Path) -> ModuleType:
     """Runs a Python file of the user's own that registers parts; only ever a file that the user names."""
-    path = Path(path)
+    path = Path(path).resolve()
     if not path.is_file():
         raise KanaryError(f"--plugin {path}: there is no such file.")
-    spec = importlib.util.spec_from_file_location(f"kanary_plugin_{path.stem}", path)
+    if path in _PLUGINS:
+        return _PLUGINS[path]
+    spec = importlib.util.spec_from_file_location(f"kanary_plugin_{len(_PLUGINS)}_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look there for what their annotations mean
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise KanaryError(f"--plugin {path} cannot be run: {type(error).__name__}: {error}") from error
+    _PLUGINS[path] = module
     return module
 
 

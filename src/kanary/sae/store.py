@@ -10,7 +10,7 @@ import torch
 
 from kanary.config import to_mapping
 from kanary.errors import KanaryError
-from kanary.files import new_folder, read_json, read_tensors, sha256, verify, write_json, write_tensors
+from kanary.files import new_folder, read_json, read_tensors, recover, sha256, verify, write_json, write_tensors
 from kanary.sae.model import SAE, SAEConfig
 
 CONFIG, WEIGHTS = "config.json", "sae.safetensors"
@@ -96,6 +96,7 @@ def load_state(sae: SAE, tensors: dict[str, torch.Tensor], path: Path) -> None:
 def find(path: Path) -> Path:
     """The folder of the one SAE in ``path``: itself, ``path/sae``, or the only sub-folder of ``path/sae``."""
     for folder in (path, path / "sae"):
+        recover(folder)
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     found = sorted(p.parent for p in (path / "sae").glob(f"*/{WEIGHTS}"))
@@ -114,7 +115,15 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return find(Path(snapshot_download(name, revision=revision, allow_patterns=["*.json", "*.safetensors"])))
+        return find(
+            Path(
+                snapshot_download(
+                    name,
+                    revision=revision,
+                    allow_patterns=[f"{sub}{file}" for sub in ("", "sae/") for file in (CONFIG, WEIGHTS)],
+                )
+            )
+        )
     except HFValidationError as error:
         raise KanaryError(f"There is no folder {name!r}, and it is not a Hub id (owner/name).") from error
     except KanaryError:

@@ -73,7 +73,7 @@ def refuse_other_tokenizer(source: TextSource, lm: LanguageModel) -> None:
     if named and _plain(named) not in own:
         raise KanaryError(
             f"{source.name!r} was tokenised with {named!r}, but the model's tokenizer is {lm.tokenizer_name!r}. "
-            "Use the text itself, or open it with same_tokenizer=True if these are two names of one tokenizer."
+            "Use the text itself, or say --same-tokenizer (same_tokenizer=True) if these are two names of one tokenizer."
         )
     if (largest := max(max(ids) for ids in sample)) >= lm.vocab_size:
         raise KanaryError(

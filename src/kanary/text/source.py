@@ -1,5 +1,6 @@
 """One way to reach documents, whatever they are kept in."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from kanary.text.readers import (
     tokenizer_in,
 )
 
+_MEGABYTE = 2**20
 TOKEN_COLUMNS = ("input_ids", "tokens")
 _SUFFIXES: dict[str, type[ParquetFile] | type[JsonLines] | type[JsonFile] | type[PlainText]] = {
     ".parquet": ParquetFile,
@@ -85,6 +87,22 @@ class TextSource:
         first = next((d for d in self.documents() if d.text or d.tokens), None)
         return first is not None and first.tokens is not None
 
+    @property
+    def fingerprint(self) -> str | None:
+        """Twelve hex digits by which local files are known again: sizes, first and last megabyte; None for the Hub."""
+        digest = hashlib.sha256()
+        for reader in self.readers:
+            path = Path(reader.name)
+            if not path.is_file():
+                return None
+            size = path.stat().st_size
+            digest.update(f"{size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_MEGABYTE))
+                file.seek(max(0, size - _MEGABYTE))
+                digest.update(file.read(_MEGABYTE))
+        return digest.hexdigest()[:12]
+
     def describe(self) -> str:
         """Plain words: what is read, and from how many files."""
         files = "" if len(self.readers) == 1 else f" ({len(self.readers)} files)"
@@ -116,6 +134,8 @@ def open_text(
         KanaryError: not found, empty, binary or damaged, or without the column (with the columns that are there).
     """
     where, remote = locate(source, "text")
+    if remote and _suffix(Path(where)) in _SUFFIXES:
+        raise KanaryError(f"There is no text at {where!r} (looked in {Path.cwd()}).")
     readers = _from_hub(where, split, streaming) if remote else _from_path(Path(where), split)
     named = next((r.tokenizer_name for r in readers if r.tokenizer_name), None) or _tokenizer_beside(where)
     found = [_choose_column(r, column) for r in readers]
@@ -202,7 +222,7 @@ def _datasets() -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise KanaryError('This text needs the package datasets: pip install "kanary[data]"') from error
+        raise KanaryError('This text needs the package datasets: pip install -e ".[data]"') from error
     return datasets
 
 

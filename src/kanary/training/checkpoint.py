@@ -47,6 +47,7 @@ def save(run: Path, learners: Mapping[str, Learner], place: Place) -> Path:
             sums[f"{name}.safetensors"] = sha256(partial / f"{name}.safetensors")
         facts = {
             **place._asdict(),
+            "text": {name: _fingerprint(learner, "text_fingerprint") for name, learner in learners.items()},
             "model": {name: _fingerprint(learner) for name, learner in learners.items()},
             "configs": {name: _resolved(learner) for name, learner in learners.items()},
             "sha256": sums,
@@ -98,6 +99,11 @@ def _refuse_changed(folder: Path, state: Mapping[str, Any], learners: Mapping[st
         if changed:
             what = "; ".join(f"{key} was {before.get(key)!r}, now {now[key]!r}" for key in changed)
             raise KanaryError(f"{folder} was trained with another config: {what}. Put the old values back to resume.")
+        if state["text"][name] != _fingerprint(learner, "text_fingerprint"):
+            raise KanaryError(
+                f"{folder} was trained on other text than {learner.config.text} holds now. "
+                "Put the old text back, or start a new run."
+            )
         if state["model"][name] != _fingerprint(learner):
             raise KanaryError(
                 f"{folder} was trained on a model with the fingerprint {state['model'][name]}; the one at "
@@ -120,8 +126,8 @@ def _refuse_non_finite(name: str, state: Mapping[str, torch.Tensor]) -> None:
             raise FloatingPointError(f"{key} of {name} holds NaN or infinity")
 
 
-def _fingerprint(learner: Learner) -> str | None:
-    return learner.sae.config.trained_on.get("fingerprint")
+def _fingerprint(learner: Learner, of: str = "fingerprint") -> str | None:
+    return learner.sae.config.trained_on.get(of)
 
 
 def _digest(facts: Mapping[str, Any]) -> str:

@@ -94,7 +94,7 @@ class TrainConfig(SourceConfig):
     data_seed: int = option(0, "Seed of the order of the activations; all SAEs of a run share it.", group="Training")
     overlap: bool = option(True, "Harvest the next pool while training on this one.", group="Training")
 
-    out: str | None = option(None, "Run folder; by default runs/<date>-<kind>.", group="Run")
+    out: str | None = option(None, "Run folder; by default runs/DATE-KIND.", group="Run")
     budget: str | None = option(None, "Stop cleanly after this long (2h, 45m); --resume goes on.", group="Run")
     checkpoint: int = option(0, "Tokens between checkpoints; 0 = a tenth of training.", group="Run", count=True)
     log: tuple[str, ...] = option(
@@ -190,7 +190,27 @@ def grid(values: Mapping[str, Any]) -> list[TrainConfig]:
     each = rest.pop(EACH, [{}])
     if not isinstance(each, list) or not each or not all(isinstance(entry, Mapping) for entry in each):
         raise KanaryError(f"{EACH}={each!r} must be a list of SAEs, each with its own 'name: value' lines.")
-    return [config for entry in each for config in _combinations({**_known(rest), **_known(entry)})]
+    found = [config for entry in each for config in _combinations({**_known(rest), **_known(entry)})]
+    kinds = {config.sae for config in found}
+    configs: list[TrainConfig] = []
+    for config in found:
+        own = _own_sparsity(config, kinds)
+        if own is config or own not in configs:  # two values of k make one relu SAE, not two
+            configs.append(own)
+    return configs
+
+
+def _own_sparsity(config: TrainConfig, kinds: set[str]) -> TrainConfig:
+    """In a grid of several kinds, ``--k`` and ``--target-l0`` speak to those that have them."""
+    import_parts()
+    known = {kind: set(option_names(SPARSIFIERS[kind])) for kind in kinds if kind in SPARSIFIERS}
+    foreign: dict[str, Any] = {
+        name: None
+        for name in ("k", "target_l0", "l1", "l0_penalty", "k_schedule", "k_start", "k_share", "sparsity_warmup")
+        if name not in known.get(config.sae, {name}) and any(name in names for names in known.values())
+    }
+    foreign = {name: None for name in foreign if getattr(config, name) is not None}
+    return dataclasses.replace(config, **foreign) if foreign else config
 
 
 def replaced(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The training loop: pools to batches, every batch to every SAE, checkpoints on the way."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -103,8 +104,7 @@ def _batches(
     for pool in source.pools(place.pool):
         if place.step == 0 and pool.index == 0:
             for learner in learners.values():
-                x = pool.x[learner.site]
-                begin(learner.sae, x[:SAMPLE], learner.config.bias_start, learner.config.seed)
+                begin(learner.sae, pool.x[learner.site][:SAMPLE], learner.config.bias_start, learner.config.seed)
         for number, batch in enumerate(pool.batches(config.batch, config.data_seed, start=skip), start=skip):
             yield batch.x, pool.state, number
         skip = 0
@@ -167,6 +167,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        print("\nStopping after this step, saved; once more to stop at once, unsaved.", file=sys.stderr)
 
     try:
         old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

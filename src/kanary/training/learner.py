@@ -73,6 +73,7 @@ class Learner:
         self.since_fired += len(z)
         self.since_fired[batch.fired] = 0
         sae.sparsifier.after_step(batch.l0, batch.smallest)
+        dead = dead[self.since_fired[dead] > 0]  # some may have fired in this very step
         fresh = self.revival.after_step(sae, z, dead, step, config.steps, config.seed, self._reset_moments)
         if fresh is not None:
             self.since_fired[fresh] = 0

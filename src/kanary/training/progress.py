@@ -48,7 +48,7 @@ class TrainingProgress:
             disable=quiet or not self.console.is_terminal,
         )
         self.task = self.bar.add_task("", total=self.steps, completed=done)
-        self.began, self.first = time.monotonic(), done
+        self.began, self.first, self.shown = time.monotonic(), done, 0
 
     def __enter__(self) -> "TrainingProgress":
         self.bar.start()
@@ -59,6 +59,9 @@ class TrainingProgress:
 
     def show(self, step: int, stats: Mapping[str, StepStats]) -> None:
         """After every step."""
+        if self.shown == 0:  # the first step also waits for the first pool
+            self.began, self.first = time.monotonic(), step
+        self.shown += 1
         rate = (step - self.first) * self.batch / max(1e-9, time.monotonic() - self.began)
         name, values = list(stats.items())[-1]
         text = (

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kanary.activations.pool import generator
-from kanary.kernels import sparse_decode
 from kanary.sae.model import SAE
 from kanary.sae.sparsifiers.topk import TopK, TopKOptions
 
@@ -54,8 +53,9 @@ class AuxK(Revival):
         latents, pre = active.pattern.latents, active.pre
         silent = torch.ones(sae.d_sae, dtype=torch.bool, device=z.device).index_fill_(0, latents[pre > 0], False)
         values = F.relu(pre) + (pre - pre.detach()) * silent[latents]
-        modelled = sparse_decode(values, sae.decoder.W_dec, active.pattern)
-        return AUX_WEIGHT * (k / wanted) * (target - modelled).square().sum() / len(z)
+        modelled = sae.decoder(values, active.pattern) - sae.decoder.b_dec
+        loss: Tensor = AUX_WEIGHT * (k / wanted) * (target - modelled).square().sum() / len(z)
+        return loss
 
 
 class GhostGrads(Revival):

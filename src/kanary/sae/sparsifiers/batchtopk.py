@@ -16,7 +16,7 @@ SLACK = 1.5  # candidates per wanted entry: enough that the floor of the last ba
 @dataclass(frozen=True)
 class BatchTopKOptions(TopKOptions):
     threshold_rate: float = option(
-        0.01, "how fast the threshold used for inference follows the batches' smallest value"
+        0.05, "how fast the threshold used for inference follows the batches' smallest value"
     )
 
 
