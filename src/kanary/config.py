@@ -159,4 +159,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def dump_yaml(value: Any) -> str:
-    return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    """``value`` as YAML, in the order of its names, that reads back as the same value."""
+    text = str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    if yaml.safe_load(text) == value:
+        return text
+    return str(yaml.safe_dump(value, sort_keys=False))  # a line break of Unicode's must be written as its number

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -240,7 +241,6 @@ P = TypeVar("P", bound=type[Part])
 ENCODERS: dict[str, type[Encoder]] = {}
 SPARSIFIERS: dict[str, type[Sparsifier]] = {}
 DECODERS: dict[str, type[Decoder]] = {}
-_PLUGINS: dict[Path, ModuleType] = {}
 
 
 def part(name: str) -> Callable[[P], P]:
@@ -279,9 +279,7 @@ def load_plugin(path: str | Path) -> ModuleType:
     path = Path(path).resolve()
     if not path.is_file():
         raise KanaryError(f"--plugin {path}: there is no such file.")
-    if path in _PLUGINS:
-        return _PLUGINS[path]
-    spec = importlib.util.spec_from_file_location(f"kanary_plugin_{len(_PLUGINS)}_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"kanary_plugin_{path.stem}_{crc32(bytes(path)):08x}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -290,7 +288,6 @@ def load_plugin(path: str | Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:
         raise KanaryError(f"--plugin {path} cannot be run: {type(error).__name__}: {error}") from error
-    _PLUGINS[path] = module
     return module
 
 

@@ -73,8 +73,8 @@ class Learner:
         self.since_fired += len(z)
         self.since_fired[batch.fired] = 0
         sae.sparsifier.after_step(batch.l0, batch.smallest)
-        dead = dead[self.since_fired[dead] > 0]  # some may have fired in this very step
-        fresh = self.revival.after_step(sae, z, dead, step, config.steps, config.seed, self._reset_moments)
+        silent = dead[self.since_fired[dead] > 0]  # some may have fired in this very step
+        fresh = self.revival.after_step(sae, z, silent, step, config.steps, config.seed, self._reset_moments)
         if fresh is not None:
             self.since_fired[fresh] = 0
         variance = torch.linalg.vector_norm(z).square() / len(z) - z.mean(0).square().sum()
