@@ -126,16 +126,7 @@ def open_inputs(
     """
     store = ActivationStore.open(config.store) if config.store else None
     if store:
-        made = store.manifest
-        config = dataclasses.replace(
-            config,
-            model=config.model or made["model"]["name"],
-            revision=config.revision or made["model"]["revision"],
-            text=config.text or made["text"]["name"],
-            column=made["text"]["column"],
-            split=made["text"]["split"],
-            window=made["window"],
-        )
+        config = _as_harvested(config, store)
     for name, given, example in (
         ("model", config.model, "a folder or a Hub id"),
         ("site", store or all(sites), "resid_post.2"),
@@ -148,29 +139,7 @@ def open_inputs(
         raise KanaryError(f"SAEs train on cpu or cuda, not on {lm.device.type}: use --device cpu.")
     text = open_text(config.text, column=config.column, split=config.split, same_tokenizer=config.same_tokenizer)
     window = resolve_window(config.window, lm.context)
-    source: ActivationSource
-    if store:
-        store.verify(quiet=False)
-        if store.manifest["model"]["fingerprint"] != lm.fingerprint:
-            raise KanaryError(
-                f"{store.folder} holds activations of {store.manifest['model']['name']} "
-                f"({store.manifest['model']['fingerprint']}), but {lm.name} is another model ({lm.fingerprint})."
-            )
-        chosen = list(dict.fromkeys(site or store.sites[0] for site in sites))
-        source = StoredActivations(
-            store,
-            chosen,
-            pool=config.pool,
-            batch=config.batch,
-            seed=config.data_seed,
-            overlap=config.overlap,
-            device=lm.device,
-        )
-    else:
-        chosen = list(dict.fromkeys(sites))
-        needed = config.steps * config.batch  # not a token more is harvested
-        options = {"batch": config.batch, "tokens": needed, "overlap": config.overlap}
-        source = LiveActivations.from_config(config, lm, text, chosen, **options)
+    source = _source(config, store, lm, text, sites)
     part: Part = store.manifest["part"] if store else "train"
     about = {
         "model": lm.name,
@@ -186,6 +155,44 @@ def open_inputs(
         "text_check": check_text(lm, next(Windows(text, lm, window=window, batch=16, part=part))),
     }
     return lm, text, source, about
+
+
+def _as_harvested(config: TrainConfig, store: ActivationStore) -> TrainConfig:
+    """``config`` with model, text and window of ``store`` where it names none of its own."""
+    made = store.manifest
+    return dataclasses.replace(
+        config,
+        model=config.model or made["model"]["name"],
+        revision=config.revision or made["model"]["revision"],
+        text=config.text or made["text"]["name"],
+        column=made["text"]["column"],
+        split=made["text"]["split"],
+        window=made["window"],
+    )
+
+
+def _source(
+    config: TrainConfig, store: ActivationStore | None, lm: LanguageModel, text: TextSource, sites: Sequence[str]
+) -> ActivationSource:
+    if store is None:
+        needed = config.steps * config.batch  # not a token more is harvested
+        options = {"batch": config.batch, "tokens": needed, "overlap": config.overlap}
+        return LiveActivations.from_config(config, lm, text, list(dict.fromkeys(sites)), **options)
+    store.verify(quiet=False)
+    if store.manifest["model"]["fingerprint"] != lm.fingerprint:
+        raise KanaryError(
+            f"{store.folder} holds activations of {store.manifest['model']['name']} "
+            f"({store.manifest['model']['fingerprint']}), but {lm.name} is another model ({lm.fingerprint})."
+        )
+    return StoredActivations(
+        store,
+        list(dict.fromkeys(site or store.sites[0] for site in sites)),
+        pool=config.pool,
+        batch=config.batch,
+        seed=config.data_seed,
+        overlap=config.overlap,
+        device=lm.device,
+    )
 
 
 def _measure(
