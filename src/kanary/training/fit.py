@@ -167,7 +167,10 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nStopping after this step, saved; once more to stop at once, unsaved.", file=sys.stderr)
+        print(
+            "\nStopping after this step, with everything saved. Press again to stop at once, without saving.",
+            file=sys.stderr,
+        )
 
     try:
         old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

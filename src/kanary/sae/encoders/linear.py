@@ -9,7 +9,7 @@ from kanary.sae.parts import TILE, Active, Encoder, Sparsifier, narrowed, part
 
 DENSE_ABOVE = (
     1 / 16
-)  # share of entries above which full matrices are faster than lists of entries (bench/train_step.py)
+)  # share of entries above which full matrices are faster than lists of entries (a choice; bench/train_step.py times both sides)
 
 
 @part("linear")
