@@ -23,10 +23,8 @@ from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
 from kanary.kernels import Pattern
 
-TILE = (
-    7 * 2**20
-)  # pre-activations held at a time: 28 MB in fp32, which the C library reuses instead of asking for fresh pages
-
+# pre-activations held at a time: 28 MB in fp32, which the C library reuses instead of asking for fresh pages
+TILE = 7 * 2**20
 ROWS = 1024  # directions treated at a time: they are read again while they are still in the cache
 
 

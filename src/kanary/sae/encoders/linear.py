@@ -7,9 +7,8 @@ from torch.nn import functional as F
 from kanary.kernels import Pattern, linear_at, score_at
 from kanary.sae.parts import TILE, Active, Encoder, Sparsifier, narrowed, part
 
-DENSE_ABOVE = (
-    1 / 16
-)  # share of entries above which full matrices are faster than lists of entries (a choice; bench/train_step.py times both sides)
+# share of active entries above which full matrices take over from lists: a choice; bench/train_step.py times both sides
+DENSE_ABOVE = 1 / 16
 
 
 @part("linear")
@@ -59,9 +58,8 @@ class LinearEncoder(Encoder):
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for piece in rough.split(rows):
             pre = torch.addmm(rough_bias, piece, rough_weight.T, out=tile[: len(piece)])
-            may_be_dense = (
-                not found and sparsifier.elementwise and sparsifier.training
-            )  # the first piece speaks for all
+            # the first piece speaks for all
+            may_be_dense = not found and sparsifier.elementwise and sparsifier.training
             if may_be_dense and int(sparsifier.mask(pre).count_nonzero()) > DENSE_ABOVE * pre.numel():
                 return None
             latents, counts = sparsifier.select(pre)
