@@ -150,6 +150,12 @@ class LanguageModel:
                 hooks.callback(attach(self.model, self.site(name), _checked(name, function)).remove)
             yield
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside the block no other thread runs this model."""
+        with self._turn:
+            yield
+
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits by which this model is known again: its shape and 16 values of every weight.

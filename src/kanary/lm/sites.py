@@ -68,7 +68,7 @@ class Site:
 
 def site_names(model: nn.Module) -> list[str]:
     """Every ``kind.layer`` of the model, block by block; empty for a family that is not in :data:`FAMILIES`."""
-    found = _blocks(model)
+    found = find_blocks(model)
     return [] if found is None else [f"{kind}.{layer}" for layer in range(len(found[1])) for kind in KINDS]
 
 
@@ -81,7 +81,7 @@ def find_site(model: nn.Module, name: str) -> Site:
     prefix, colon, path = name.partition(":")
     if colon and prefix in ("module", "input"):
         return _by_hand(model, name, prefix, path)
-    found = _blocks(model)
+    found = find_blocks(model)
     if found is None:
         family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
         raise KanaryError(
@@ -147,7 +147,7 @@ def module_tree(model: nn.Module, depth: int = 6) -> str:
     return "\n".join(lines)
 
 
-def _blocks(model: nn.Module) -> tuple[Layout, nn.ModuleList, str] | None:
+def find_blocks(model: nn.Module) -> tuple[Layout, nn.ModuleList, str] | None:
     """The family's layout, its list of blocks, and the path of that list; None for an unknown family."""
     get_decoder = getattr(model, "get_decoder", None)
     decoder = get_decoder() if get_decoder else None
@@ -164,7 +164,7 @@ def _by_hand(model: nn.Module, name: str, kind: str, path: str) -> Site:
         near = get_close_matches(path, paths, n=1, cutoff=0.5)
         hint = f"Did you mean '{kind}:{near[0]}'?" if near else "The modules are\n" + module_tree(model)
         raise KanaryError(f"Unknown site {name!r}: the model has no module {path!r}. {hint}")
-    n_layers = len(found[1]) if (found := _blocks(model)) else 0
+    n_layers = len(found[1]) if (found := find_blocks(model)) else 0
     return Site(name, kind, None, path, "input" if kind == "input" else "output", n_layers)
 
 
