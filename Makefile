@@ -18,7 +18,7 @@ help:
 	@echo "make test    run the tests; ARGS='-m slow' for the slow ones"
 	@echo "make lint    ruff: lint and format"
 	@echo "make types   mypy --strict"
-	@echo "make bench   time the training step, harvesting and the store"
+	@echo "make bench   time the training step, harvesting, the store and evaluation"
 	@echo "make clean   remove the virtual environment and caches, keep runs/"
 
 demo: $(VENV)/.core
@@ -42,6 +42,7 @@ bench: $(VENV)/.dev
 	$(bin)/python bench/train_step.py --json
 	$(bin)/python bench/harvest.py
 	$(bin)/python bench/store.py
+	$(bin)/python bench/evaluate.py
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ SOURCE = ROOT / "src" / "kanary"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Data flows downwards; a room imports only from rooms above it (and from the foundation).
-FOUNDATION = {"errors", "config", "files"}
+FOUNDATION = {"errors", "config", "files", "scales", "svg"}
 ROOMS = [
     "lm", "text", "activations", "kernels", "splines", "sae", "training", "evaluation", "features", "explain",
     "interventions", "interop", "scale", "lab", "app",
@@ -165,7 +165,7 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    return {command: help_of(command) for command in ("train", "harvest", "info")}
+    return {command: help_of(command) for command in ("train", "harvest", "evaluate", "compare", "check", "info")}
 
 
 def test_every_flag_in_the_readme_exists(helps: dict[str, str]) -> None:
@@ -201,6 +201,7 @@ def test_the_readmes_python_example_runs_as_it_stands(
 
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shorter = {"tokens=2_000_000": "tokens=20_000, eval_tokens=5_000", "width=2048": "width=256"}
+    shorter["tokens=200_000"] = "tokens=5_000, prompts=20"
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "llama").symlink_to(stories_path)
     (tmp_path / "stories.parquet").symlink_to(corpora / "stories-train.parquet")
@@ -214,6 +215,8 @@ def test_the_readmes_python_example_runs_as_it_stands(
     assert names["codes"].indices.shape == names["codes"].values.shape
     assert names["x_hat"].shape == names["x"].shape
     assert names["codes"].tokens == names["tokens"].numel()
+    assert (names["found"].folder / "report.html").is_file()
+    assert names["one"].passed
 
 
 def test_make_targets_in_the_readme_exist() -> None:

@@ -185,10 +185,10 @@ def test_ctrl_c_and_a_polite_kill_save_and_say_how_to_resume(
 def _interrupt_the_measuring() -> None:
     import kanary.jobs
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    kanary.jobs.first_numbers = interrupted  # type: ignore[assignment]
+    kanary.jobs.numbers = interrupted  # type: ignore[assignment]
 
 
 def test_ctrl_c_after_the_last_step_says_how_to_go_on_and_keeps_the_sae(

@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from kanary.activations.harvest import HarvestConfig, harvest
     from kanary.activations.store import ActivationStore
     from kanary.errors import KanaryError
+    from kanary.evaluation.check import check
+    from kanary.evaluation.compare import compare
+    from kanary.evaluation.evaluate import EvaluateConfig, evaluate
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
     from kanary.sae import SAE, SAEConfig, SparseCodes, Sparsifier, load_plugin, part
@@ -19,6 +22,9 @@ _HOMES = {
     "kanary.activations.harvest": ["HarvestConfig", "harvest"],
     "kanary.activations.store": ["ActivationStore"],
     "kanary.errors": ["KanaryError"],
+    "kanary.evaluation.check": ["check"],
+    "kanary.evaluation.compare": ["compare"],
+    "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
     "kanary.sae": ["SAE", "SAEConfig", "SparseCodes", "Sparsifier", "load_plugin", "part"],
@@ -29,6 +35,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "SAE",
     "ActivationStore",
+    "EvaluateConfig",
     "HarvestConfig",
     "KanaryError",
     "LanguageModel",
@@ -37,6 +44,9 @@ __all__ = [
     "SparseCodes",
     "Sparsifier",
     "TrainConfig",
+    "check",
+    "compare",
+    "evaluate",
     "grid",
     "harvest",
     "load_model",

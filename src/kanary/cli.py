@@ -54,6 +54,39 @@ HARVEST_HELP = """Write a model's activations to disk, to train on them many tim
 Several sites share every forward. A harvest that is stopped goes on when the same command is given again.
 """
 
+EVALUATE_HELP = """Say how good the SAEs of a run are, on text that they have not seen, and write a report to read.
+
+    kanary evaluate runs/first
+
+    kanary evaluate runs/first --text other-stories.parquet --tokens 500K
+
+**What is measured.** How sparse (L0), how faithful (explained variance, the loss of the model with the SAE in its place),
+how healthy (dead and dense latents), what each latent does to the logits, and whether the model can still do what it
+could: prompts with known next tokens, with and without the SAE. Every number has its interval and stands beside controls:
+the identity, a PCA of as many components, the same SAE untrained, random directions.
+
+**What is written**, into RUN or --out: report.html (opens anywhere, offline), metrics.json, and tables as CSV.
+
+**Comparable with others.** --like saebench or --like saelens samples as they do and also writes their JSON.
+"""
+
+COMPARE_HELP = """Compare the SAEs of several runs at the same sparsity: one table, Pareto plots, intervals over seeds.
+
+    kanary compare runs/topk runs/jumprelu --out comparison.html
+
+SAEs that differ only in their seed are averaged. Kinds are compared at L0 16, 32, 64 and 128, interpolated between the SAEs
+that were trained; a difference inside the interval is called a tie. Train with --k 8,16,32,64 --seeds 0,1,2 for that.
+
+FILE is .html (a page to read), .csv or .json. What is not like for like (other site, text, width) is said on the table.
+"""
+
+CHECK_HELP = """Check that nothing is silently wrong with a run: site, scale, special tokens, tokenizer, weights.
+
+    kanary check runs/first
+
+One line per check, in plain words. Exit status 1 if any fails.
+"""
+
 
 def flags(
     config: type, *, lists: bool, without: Sequence[str] = ()
@@ -130,6 +163,12 @@ def _harvest_flags() -> type:
     return HarvestConfig
 
 
+def _evaluate_flags() -> type:
+    from kanary.evaluation.evaluate import EvaluateConfig
+
+    return EvaluateConfig
+
+
 Config = Annotated[
     Path | None, typer.Option(help="YAML file with the same names as the flags; flags win.", show_default=False)
 ]
@@ -175,6 +214,59 @@ def harvest(*, config: Config = None, values: dict[str, Any]) -> None:
     typer.echo(
         f"{store.n_tokens:,} tokens at {', '.join(store.sites)} are in {store.folder} ({store.n_bytes / 1e9:.2f} GB)."
     )
+
+
+def evaluate(
+    run: Annotated[
+        str, typer.Argument(help="A run folder, an SAE's folder, or an SAE on the Hub.", show_default=False)
+    ],
+    *,
+    values: dict[str, Any],
+) -> None:
+    from kanary.config import from_mapping
+    from kanary.evaluation.evaluate import EvaluateConfig, evaluate
+
+    found = evaluate(run, from_mapping(EvaluateConfig, values))
+    _print_metrics(found.to_json())
+    typer.echo(
+        f"The report is {found.folder}/report.html; the numbers are in metrics.json and the CSV files beside it."
+    )
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders that have been evaluated.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the comparison here: .html, .csv or .json.", show_default=False)
+    ] = None,
+) -> None:
+    from rich.console import Console
+
+    from kanary.evaluation.compare import compare
+
+    found = compare(runs, out)
+    console = Console(highlight=False)
+    console.width = max(console.width, 100)
+    console.print(found.table())
+    for warning in found.warnings:
+        typer.echo(f"Note: {warning}", err=True)
+    if out:
+        typer.echo(f"The comparison is in {out}.")
+
+
+def check(
+    run: Annotated[Path, typer.Argument(help="A run folder or an SAE's folder.", show_default=False)],
+    text: Annotated[str | None, typer.Option(help="Another text than that of training.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The language model, if it has moved since training.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    from kanary.evaluation.check import check, lines
+
+    found = check(run, text=text, model=model, device=device)
+    typer.echo(lines(found))
+    if any(one.passed is False for one in found):
+        raise SystemExit(1)
 
 
 def info(
@@ -239,6 +331,11 @@ def _build() -> typer.Typer:
     app.command("harvest", help=HARVEST_HELP)(
         flags(_harvest_flags(), lists=False, without=unused)(harvest) if asked == "harvest" else _stand_in
     )
+    app.command("evaluate", help=EVALUATE_HELP)(
+        flags(_evaluate_flags(), lists=False)(evaluate) if asked == "evaluate" else _stand_in
+    )
+    app.command("compare", help=COMPARE_HELP)(compare)
+    app.command("check", help=CHECK_HELP)(check)
     app.command("info")(info)
     return app
 

@@ -1,6 +1,6 @@
 """What a folder holds, in words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ from kanary.files import read_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+JsonMetric = Mapping[str, float | None]
 COLUMNS = {
     "l0": "L0",
     "explained_variance": "EV",
-    "ce_score_zero": "CE score (zero)",
-    "ce_sae": "CE with SAE",
+    "ce_loss_score": "CE score (zero)",
+    "ce_loss_with_sae": "CE with SAE",
     "dead_share": "dead",
 }
 
@@ -45,13 +46,18 @@ def metrics_table(metrics: dict[str, Any]) -> "Table":
         table.add_column(heading, justify="right")
     for group in ("saes", "controls"):
         for name, row in metrics[group].items():
-            table.add_row(name, *(_cell(row[key]) for key in COLUMNS))
+            table.add_row(name, *(_cell(row, key) for key in COLUMNS))
         table.add_section()
     return table
 
 
-def _cell(metric: dict[str, float | None]) -> str:
-    value, low, high = metric["value"], metric["low"], metric["high"]
+def _cell(row: Mapping[str, Mapping[str, JsonMetric]], name: str) -> str:
+    """The metric ``name`` of a row of ``metrics.json``, in whatever group it is."""
+    return _metric(next((group[name] for group in row.values() if name in group), {}))
+
+
+def _metric(metric: JsonMetric) -> str:
+    value, low, high = (metric.get(key) for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return "–"
     return f"{value:.4g}" if low == high else f"{value:.4g} ({low:.4g}–{high:.4g})"
@@ -72,7 +78,7 @@ def _run(path: Path) -> Iterator[str]:
         yield f"Finished: {steps:,} steps, {config['tokens']:,} tokens."
         for group in ("saes", "controls"):
             for name, row in metrics[group].items():
-                yield f"  {name}: " + ", ".join(f"{heading} {_cell(row[key])}" for key, heading in COLUMNS.items())
+                yield f"  {name}: " + ", ".join(f"{heading} {_cell(row, key)}" for key, heading in COLUMNS.items())
         if missing := metrics["held_out"].get("missing"):
             yield f"No numbers on held-out text: {missing}"
         several = sorted(file.parent for file in (path / "sae").glob("*/config.json"))
@@ -108,4 +114,4 @@ def _sae(path: Path) -> Iterator[str]:
     yield f"SAE {path}: {config['d_sae']:,} latents on activations of width {config['d_model']}: {parts}"
     yield f"Trained on {source.get('tokens', 0):,} tokens at {source.get('site')} of {source.get('model')}"
     for name, metric in source.get("metrics", {}).items():
-        yield f"  {COLUMNS.get(name, name)} {_cell(metric)} over {metric['n']:,} tokens"
+        yield f"  {COLUMNS.get(name, name)} {_metric(metric)} over {metric['n']:,} tokens"

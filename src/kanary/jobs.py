@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kanary.activations.live import LiveActivations
-from kanary.activations.source import ActivationSource, resolve_lm_batch, resolve_window
+from kanary.activations.source import ActivationSource, resolve_window
 from kanary.activations.store import ActivationStore
 from kanary.activations.stored import StoredActivations
 from kanary.config import dump_yaml, parse_seconds, read_yaml
 from kanary.errors import KanaryError
-from kanary.evaluation.fidelity import first_numbers
+from kanary.evaluation.numbers import Sampling, numbers
+from kanary.evaluation.progress import bar
+from kanary.evaluation.result import Evaluation, flat, plain
 from kanary.files import exclusive, write_json, write_text
-from kanary.lm import LanguageModel, load_model
+from kanary.lm import LanguageModel, load_model, trace
 from kanary.sae import SAE
-from kanary.text import TextSource, Windows, check_text, open_text
+from kanary.text import TextSource, TokenBatch, Windows, check_text, open_text
 from kanary.text.windows import Part
 from kanary.training import checkpoint
 from kanary.training.config import TrainConfig, grid, names, replaced, shared_values
@@ -27,6 +31,9 @@ from kanary.training.estimate import estimate
 from kanary.training.fit import Ending, fit
 from kanary.training.logs import open_loggers, require_loggers
 from kanary.training.progress import TrainingProgress, say
+
+REMEMBERED = ("l0", "explained_variance", "ce_loss_score", "dead_share")
+"""The numbers that a trained SAE carries with it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ def open_inputs(
     window = resolve_window(config.window, lm.context)
     source = _source(config, store, lm, text, sites)
     part: Part = store.manifest["part"] if store else "train"
+    first = next(Windows(text, lm, window=window, batch=16, part=part))
+    refuse_leaking_site(lm, first, source.sites)
     about = {
         "model": lm.name,
         "revision": lm.revision,
@@ -152,9 +161,24 @@ def open_inputs(
         "part": part,
         "window": window,
         "tokens": config.steps * config.batch,
-        "text_check": check_text(lm, next(Windows(text, lm, window=window, batch=16, part=part))),
+        "text_check": check_text(lm, first),
     }
     return lm, text, source, about
+
+
+def refuse_leaking_site(lm: LanguageModel, batch: TokenBatch, sites: Sequence[str]) -> None:
+    """Raises :class:`KanaryError` unless an activation that is read at each of ``sites`` and written back changes nothing,
+    and zeros in its place change something: otherwise an SAE would be trained on what the model does not use.
+    """
+    tokens = batch.tokens[:1].to(lm.device)
+    clean = trace(lm, tokens, sites)
+    for site, x in clean.x.items():
+        if not torch.equal(clean.replay(site, x.clone()), clean.logits):
+            raise KanaryError(
+                f"Writing back what was read at {site} of {lm.name} changes its predictions; choose another."
+            )
+        if torch.equal(clean.replay(site, torch.zeros_like(x)), clean.logits):
+            raise KanaryError(f"{lm.name} predicts the same whatever is written at {site}; choose another site.")
 
 
 def _as_harvested(config: TrainConfig, store: ActivationStore) -> TrainConfig:
@@ -206,20 +230,26 @@ def _measure(
     elif about["part"] != "train":
         missing = f"the store was harvested from part {about['part']!r}, so no text is held out"
     else:
-        windows = Windows(
-            text,
-            lm,
-            window=int(about["window"]),
-            batch=resolve_lm_batch(config.lm_batch, int(about["window"]), "cpu"),  # logits are kept: a small batch
+        sampling = Sampling(
             part="heldout",
+            window=int(about["window"]),
+            lm_batch=config.lm_batch,
+            tokens=config.eval_tokens,
+            loss_tokens=config.eval_tokens,
+            seed=config.data_seed,
         )
         try:
-            return first_numbers(lm, windows, saes, config.eval_tokens, config.data_seed)
+            with bar("measuring", sampling.tokens, "tok", quiet) as show:
+                found, _ = numbers(lm, text, saes, sampling, show=show)
+            for name, sae in saes.items():
+                row = plain({"": flat(found.saes[name])})[""]
+                sae.remember(metrics={key: row[key] for key in REMEMBERED})
+            return found.to_json()
         except KanaryError as error:
             missing = str(error)
     if not quiet:
         print(f"No numbers on held-out text: {missing}", file=sys.stderr)
-    return {"saes": {}, "controls": {}, "held_out": {"tokens": 0, "missing": missing}}
+    return Evaluation({}, {}, {}, {"tokens": 0, "missing": missing}).to_json()
 
 
 def _new_folder(configs: Sequence[TrainConfig]) -> Path:

@@ -1,5 +1,6 @@
 """The SAE: encoder, sparsifier, decoder, and the standardisation they were trained in."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -148,6 +149,14 @@ class SAE(nn.Module):
     def remember(self, **facts: Any) -> None:
         """Adds to what the SAE knows of its training (``config.trained_on``), which is saved with it."""
         self.config = replace(self.config, trained_on={**self.config.trained_on, **facts})
+
+    def digest(self) -> str:
+        """Sixteen hex digits by which these weights are known again, wherever they are stored."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``config.json`` and ``sae.safetensors`` (atomically) into ``folder``."""

@@ -1,0 +1,156 @@
+"""``kanary check``: what can go wrong without a word, tried out on the user's own model, text and SAE."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from kanary.errors import KanaryError
+from kanary.evaluation import checks_inputs, checks_sae
+from kanary.evaluation.checks_sample import Coded, Sample, Verdict, code, read_sample
+from kanary.evaluation.inputs import Inputs, open_inputs
+from kanary.evaluation.progress import bar
+from kanary.files import read_json
+from kanary.training import checkpoint
+
+_OF_TEXT: dict[str, Callable[[Sample], Verdict]] = {
+    "the model knows the text": checks_inputs.known_text,
+    "token ids": checks_inputs.token_ids,
+    "BOS and special tokens": checks_inputs.special_tokens,
+}
+_OF_SITE: dict[str, Callable[[Sample, str], Verdict]] = {
+    "where the site lies": checks_inputs.place,
+    "writing back": checks_inputs.writing_back,
+    "reading and writing": checks_inputs.same_point,
+    "exact CE scores": checks_inputs.exact_scores,
+}
+_OF_SAE: dict[str, Callable[[Sample, Coded], Verdict]] = {
+    "input scale": checks_sae.input_scale,
+    "input mean": checks_sae.input_mean,
+    "its own site": checks_sae.own_site,
+    "recorded numbers": checks_sae.recorded_numbers,
+    "planted directions": checks_sae.planted_directions,
+    "shuffled control": checks_sae.shuffled_control,
+    "firing": checks_sae.firing,
+    "unit directions": checks_sae.unit_directions,
+    "size of the output": checks_sae.output_size,
+    "special tokens pass": checks_sae.special_untouched,
+}
+_SAVED = "saved and loaded"
+_MARKS = {True: "✓", False: "✗", None: "–"}
+
+
+class Check(NamedTuple):
+    """One self-check and what it found."""
+
+    name: str
+    passed: bool | None
+    """None: it could not be done, and ``says`` tells why."""
+    says: str
+    """One sentence with the numbers and, where it failed, what that most likely means and what to do."""
+    about: str
+    """What was checked: ``model and text``, a site, or an SAE by name."""
+
+
+def check(
+    run: str | os.PathLike[str],
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> list[Check]:
+    """Self-checks of every SAE of ``run`` on its own model and text; a few thousand tokens are read.
+
+    Args:
+        run: a run folder, an SAE's folder or an SAE on the Hub.
+        text: another text than that of training, of which the held-out part is read.
+        model: where the model lies, if it has moved.
+        device: ``auto`` (CUDA, else CPU), ``cpu``, ``cuda`` …
+        quiet: show no progress.
+
+    Raises:
+        KanaryError: something is missing or damaged, or the SAE belongs to another model, width or tokenizer.
+    """
+    inputs = open_inputs(run, model=model, text=text, device=device)
+    folder = _run_folder(Path(run))
+    sites = dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values())
+    total = len(_OF_TEXT) + len(sites) * len(_OF_SITE) + len(inputs.saes) * (len(_OF_SAE) + 1)
+    saved = _checkpoints(Path(run), folder, inputs.saes)
+    found = []
+    with torch.no_grad(), bar("checking", total, "checks", quiet) as show:
+        sample = read_sample(inputs, _known_loss(inputs, folder))
+        for each in _checks(sample, sites, saved):
+            found.append(each)
+            show(1)
+    return found
+
+
+def lines(checks: Iterable[Check]) -> str:
+    """A line for every check (✓ passed, ✗ failed, – could not be done) under what it is about, and a last one that counts."""
+    found = list(checks)
+    said: list[str] = []
+    width = max((len(each.name) for each in found), default=0)
+    for about in dict.fromkeys(each.about for each in found):
+        said.append(about)
+        said += [f"  {_MARKS[c.passed]} {c.name:<{width}}  {c.says}" for c in found if c.about == about]
+    passed, failed, left = (sum(c.passed is state for c in found) for state in (True, False, None))
+    counts = [f"{passed} passed", f"{failed} failed", f"{left} could not be done"]
+    return "\n".join([*said, ", ".join(counts[: 3 if left else 2]) + "."])
+
+
+def _checks(sample: Sample, sites: Iterable[str], saved: Mapping[str, Path]) -> Iterator[Check]:
+    for name, of_text in _OF_TEXT.items():
+        yield _done("model and text", name, partial(of_text, sample))
+    for site in sites:
+        for name, of_site in _OF_SITE.items():
+            yield _done(site, name, partial(of_site, sample, site))
+    for sae_name, sae in sample.inputs.saes.items():
+        coded = code(sample, sae_name, sae)
+        for name, of_sae in _OF_SAE.items():
+            yield _done(sae_name, name, partial(of_sae, sample, coded))
+        yield _done(sae_name, _SAVED, partial(checks_sae.saved_codes, sample, coded, saved.get(sae_name)))
+
+
+def _done(about: str, name: str, test: Callable[[], Verdict]) -> Check:
+    try:
+        verdict = test()
+    except KanaryError as error:  # a damaged checkpoint, NaN in activations
+        verdict = Verdict(False, str(error))
+    return Check(name, verdict.passed, verdict.says, about)
+
+
+def _run_folder(path: Path) -> Path | None:
+    """The run that ``path`` is, or that the SAE in ``path`` lies in (``run/sae`` or ``run/sae/name``)."""
+    around = [path]
+    if "sae" in (path.name, path.parent.name):
+        around.append(path.parent if path.name == "sae" else path.parent.parent)
+    return next((p for p in around if (p / "config.yaml").is_file()), None)
+
+
+def _checkpoints(run: Path, folder: Path | None, saes: Iterable[str]) -> dict[str, Path]:
+    """Name of an SAE -> the file that holds it in the last checkpoint of ``folder``."""
+    newest = checkpoint.last(folder) if folder else None
+    if newest is None:
+        return {}
+    files = {file.stem: file for file in newest.glob("*.safetensors")}
+    if len(files) == 1:
+        files = dict.fromkeys(saes, *files.values())
+    elif run.name in files:  # the folder of one SAE of several
+        files = dict.fromkeys(saes, files[run.name])
+    return files
+
+
+def _known_loss(inputs: Inputs, folder: Path | None) -> float | None:
+    """What the model lost on the text of training, in nats per token: with the SAE, else in the run's ``metrics.json``."""
+    known = next(iter(inputs.saes.values())).config.trained_on
+    if metric := (known.get("metrics") or {}).get("ce_loss_without_sae"):
+        return float(metric["value"])
+    if folder is None or not (folder / "metrics.json").is_file():
+        return None
+    held_out = read_json(folder / "metrics.json").get("held_out", {})
+    same = isinstance(held_out, Mapping) and held_out.get("text") == known.get("text")
+    return held_out.get("ce_loss") if same else None

@@ -1,0 +1,159 @@
+"""A comparison as one page that loads nothing: verdicts at matched L0, Pareto plots, every SAE as measured."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kanary.evaluation.compare_table import METHOD, by_family, counted, seeds, shown
+from kanary.evaluation.curves import COLUMNS, Match, Point
+from kanary.evaluation.families import Family, count, listed
+from kanary.evaluation.labels import setting_label
+from kanary.evaluation.page import render
+from kanary.evaluation.result import Metric
+from kanary.svg import Axis, Series, lines
+
+if TYPE_CHECKING:
+    from kanary.evaluation.compare import Comparison
+
+TITLES = {
+    "explained_variance": "Explained variance",
+    "ce_loss_score": "CE score (zero ablation)",
+    "dead_share": "Dead latents",
+}
+
+
+def page(comparison: "Comparison") -> str:
+    """The whole page as HTML; names from the runs are escaped."""
+    saes = [entry for entry in comparison.entries if not entry.family.control]
+    return render(
+        "compare.html.jinja",
+        title=f"{len(saes)} SAE{'s' if len(saes) != 1 else ''} at matched L0",
+        runs=listed((entry.run for entry in saes), 12),
+        families=len({entry.family for entry in saes}),
+        held_out=_held_out(comparison),
+        flags=[f"{flag.mark}: {flag.text}" for flag in comparison.flags],
+        warnings=comparison.warnings,
+        columns=[column.heading for column in COLUMNS.values()],
+        levels=[level for l0 in comparison.at if (level := _level(comparison, l0))["rows"]],
+        figures=[_figure(comparison, metric) for metric in TITLES],
+        entries=list(_entries(comparison)),
+        notes=[*METHOD, counted(comparison)],
+    )
+
+
+def _held_out(comparison: "Comparison") -> str:
+    """What the SAEs were measured on, as far as they agree: the flags say where they do not."""
+    alike = {
+        (f"{count(h.get('tokens'))} tokens of {h.get('text')}", f"losses on {count(h.get('loss_tokens'))}")
+        for h in (entry.held_out for entry in comparison.entries)
+    }
+    return f"Measured on {', '.join(alike.pop())}." if len(alike) == 1 else "Not all were measured on the same tokens."
+
+
+def _level(comparison: "Comparison", l0: float) -> dict[str, Any]:
+    rows = [
+        _row(comparison, family) | {"seeds": seeds([m.estimate for m in cells.values()]), "cells": list(_cells(cells))}
+        for family, cells in by_family(comparison, l0).items()
+    ]
+    return {"l0": f"{l0:g}", "rows": rows}
+
+
+def _cells(cells: Mapping[str, Match]) -> Iterator[dict[str, Any] | None]:
+    for metric, column in COLUMNS.items():
+        match = cells.get(metric)
+        yield match and {
+            "value": shown(match.estimate, column),
+            "best": match.verdict is not None and match.verdict.status == "best",
+            "words": match.verdict.text if match.verdict else "control",
+        }
+
+
+def _row(comparison: "Comparison", family: Family) -> dict[str, Any]:
+    return {"name": comparison.labels[family], "marks": comparison.marks(family), "control": bool(family.control)}
+
+
+def _entries(comparison: "Comparison") -> Iterator[dict[str, Any]]:
+    """Every SAE and control by itself."""
+    fronts = {(point.family, point.setting): point.front for point in comparison.points}
+    for entry in comparison.entries:
+        l0, control = entry.metrics["l0"].value, bool(entry.family.control)
+        front = fronts[entry.family, entry.setting]
+        yield _row(comparison, entry.family) | {
+            "title": entry.title,
+            "setting": setting_label(entry.setting),
+            "seed": "–" if entry.seed is None else entry.seed,
+            "tokens": "–" if control else f"{count(entry.family.tokens_trained)} tokens",
+            "parameters": "–" if control else count(entry.about["parameters"]),
+            "l0": f"{l0:.4g}" if math.isfinite(l0) else "–",
+            "cells": [_number(entry.metrics, name) for name in COLUMNS],
+            "front": listed(COLUMNS[name].heading for name in COLUMNS if name in front) if front else "",
+        }
+
+
+def _number(metrics: Mapping[str, Metric], name: str) -> str:
+    value = metrics[name].value if name in metrics else math.nan
+    if not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.2f} %" if COLUMNS[name].percent else f"{value:.4f}"
+
+
+# --- plots --------------------------------------------------------------------------------------------------------
+
+
+def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
+    """A plot, what it leaves out, and all of it as a table."""
+    points = [p for p in comparison.points if metric in p.estimates and p.l0 > 0]
+    low, high = _room(points, metric)
+    drawn = [p for p in points if not p.family.control or low <= p.estimates[metric].mean <= high]
+    off = [comparison.labels[p.family] for p in points if p not in drawn]
+    cut = any(p.estimates[metric].low < low or p.estimates[metric].high > high for p in drawn)
+    notes = [f"Far off, so only in the table: {listed(off)}."] if off else []
+    rows = [
+        _row(comparison, point.family)
+        | {
+            "setting": setting_label(point.setting),
+            "l0": f"{point.l0:.4g}",
+            "value": shown(point.estimates[metric], COLUMNS[metric]),
+            "over": point.estimates[metric].label,
+            "front": metric in point.front,
+        }
+        for point in points
+    ]
+    return {
+        "title": TITLES[metric],
+        "heading": COLUMNS[metric].heading,
+        "note": " ".join([*notes, *(["Bars that would leave the plot are cut."] if cut else [])]),
+        "svg": _plot(comparison, drawn, metric, low, high),
+        "rows": rows,
+    }
+
+
+def _room(points: list[Point], metric: str) -> tuple[float, float]:
+    """Between what values to draw: those of the SAEs, with as much again on either side."""
+    means = [p.estimates[metric].mean for p in points if not p.family.control]
+    if not means:
+        return -math.inf, math.inf
+    span = max(max(means) - min(means), 0.05 * abs(max(means)), 0.001)
+    return min(means) - span, max(means) + span
+
+
+def _plot(comparison: "Comparison", points: list[Point], metric: str, low: float, high: float) -> str:
+    column = COLUMNS[metric]
+    scale = 100 if column.percent else 1
+    series = []
+    for family, label in comparison.labels.items():
+        own = sorted((p for p in points if p.family == family), key=lambda p: p.l0)
+        found = [p.estimates[metric] for p in own]
+        if own:
+            series.append(
+                Series(
+                    label,
+                    xs=[p.l0 for p in own],
+                    ys=[scale * e.mean for e in found],
+                    lows=[scale * max(low, e.low) for e in found],
+                    highs=[scale * min(high, e.high) for e in found],
+                    dashed=bool(family.control),
+                )
+            )
+    unit = " (% of all)" if column.percent else ""
+    return lines(series, Axis("L0, active latents per token", log=True), Axis(TITLES[metric] + unit), TITLES[metric])

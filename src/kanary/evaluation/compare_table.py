@@ -1,0 +1,228 @@
+"""A comparison as a table for the terminal, and as rows for CSV and JSON."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kanary.evaluation.curves import COLUMNS, Column, Match, Point, metric_names
+from kanary.evaluation.families import Entry, Family
+from kanary.evaluation.labels import setting_label
+from kanary.evaluation.matched import Estimate, Verdict
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kanary.evaluation.compare import Comparison
+
+NAME = 26  # columns for the names, of 100
+SIGNS = {"best": "▲△", "tie": "=≈", "worse": "▼▽", "no verdict": "??", "alone": "  "}  # the second for few seeds
+METHOD = (
+    "Between measured points the numbers are linear in log L0; nothing is followed more than 5 % in L0 beyond them.",
+    "Intervals are 95 % t intervals over seeds, all judged on the same windows; with 1 seed the interval is over windows "
+    "only, and says nothing of what another seed would give.",
+    "A family is worse than the best where Welch's 95 % interval of the difference leaves out 0, else it is a tie; fewer "
+    "than 3 seeds are marked as few.",
+    "Pareto front: no other SAE has at most the same L0 and a better mean.",
+)
+
+
+def shown(estimate: Estimate, column: Column) -> str:
+    """``0.9612 ±0.0004``, with the decimals that the interval deserves."""
+    scale = 100 if column.percent else 1
+    mean, half = scale * estimate.mean, scale * estimate.half
+    decimals = 1 if column.percent else 4 if half < 0.001 else 3  # a NaN is no reason for more
+    width = "" if math.isnan(half) else f" ±{half:.{decimals}f}"
+    return f"{round(mean, decimals) + 0.0:.{decimals}f}{width}{' %' if column.percent else ''}"
+
+
+def counted(comparison: "Comparison") -> str:
+    """How many differences were judged, and what that means."""
+    n = comparison.comparisons
+    return f"{n} differences were judged, each by itself: of {n} that are not there, about {n / 20:.2g} would be called worse."
+
+
+# --- the terminal -------------------------------------------------------------------------------------------------
+
+
+def terminal_table(comparison: "Comparison") -> "Table":
+    """At matched L0 first, then as measured; controls below the SAEs."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="At matched L0, then as measured: mean and 95 % interval over seeds",
+        caption=Text("\n".join(_caption(comparison))),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold", max_width=NAME)
+    for heading in ("L0", "n", *(column.heading for column in COLUMNS.values())):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for l0 in comparison.at:
+        rows = by_family(comparison, l0)
+        for family, cells in rows.items():
+            table.add_row(
+                Text(_name(comparison, family), style="dim" if family.control else ""),
+                f"{l0:g}",
+                seeds([match.estimate for match in cells.values()]),
+                *(_cell(cells[name], column) if name in cells else "–" for name, column in COLUMNS.items()),
+            )
+        if rows:
+            table.add_section()
+    matched = {match.family for match in comparison.matched}
+    for point in comparison.points:
+        if point.family.control.endswith(" twin") and point.family in matched:
+            continue  # long, and already above
+        table.add_row(
+            Text(f"{_name(comparison, point.family)} {setting_label(point.setting)}".rstrip(), style="dim"),
+            f"{point.l0:.4g}" if math.isfinite(point.l0) else "–",
+            seeds([point.estimates[name] for name in COLUMNS if name in point.estimates]),
+            *(_measured(point, name) for name in COLUMNS),
+        )
+    return table
+
+
+def by_family(comparison: "Comparison", l0: float) -> dict[Family, dict[str, Match]]:
+    """The judged metrics at ``l0``, families in order, controls last."""
+    rows: dict[Family, dict[str, Match]] = {}
+    for match in comparison.matched:
+        if match.l0 == l0 and match.metric in COLUMNS:
+            rows.setdefault(match.family, {})[match.metric] = match
+    return {family: rows[family] for family in comparison.labels if family in rows}
+
+
+def seeds(estimates: list[Estimate]) -> str:
+    """``3``, or ``2–3`` where metrics differ."""
+    found = sorted({estimate.seeds for estimate in estimates}) or [0]
+    return f"{found[0]}" if found[0] == found[-1] else f"{found[0]}–{found[-1]}"
+
+
+def _name(comparison: "Comparison", family: Family) -> str:
+    marks = comparison.marks(family)
+    return comparison.labels[family] + (f" [{marks}]" if marks else "")
+
+
+def _cell(match: Match, column: Column) -> str:
+    verdict = match.verdict or Verdict("alone")
+    return _tight(match.estimate, column) + SIGNS[verdict.status][verdict.few]
+
+
+def _measured(point: Point, metric: str) -> str:
+    if metric not in point.estimates:
+        return "–"
+    return _tight(point.estimates[metric], COLUMNS[metric]) + ("◆" if metric in point.front else " ")
+
+
+def _tight(estimate: Estimate, column: Column) -> str:
+    return shown(estimate, column).replace(" ", "").replace("±0.", "±.")
+
+
+def _caption(comparison: "Comparison") -> Iterator[str]:
+    yield "▲ best  = tie with the best  ▼ worse (△ ≈ ▽: few seeds, under 3)  ? no verdict (1 seed)  ◆ Pareto front"
+    yield "n: seeds; with 1 seed the interval is over windows only. Twins as measured are in the page, CSV and JSON."
+    yield counted(comparison)
+    for flag in comparison.flags:
+        yield f"[{flag.mark}] {flag.text}"
+
+
+# --- CSV and JSON -------------------------------------------------------------------------------------------------
+
+IDENTITY = ["row", "family", "control", "run", "sae", "site", "kind", "encoder", "decoder", "d_sae", "parameters"]
+IDENTITY += ["tokens_trained", "setting", "seed", "weights", "not_like_for_like", "l0", "pareto_front"]
+MATCHED = ["metric", "value", "low", "high", "seeds", "interval", "verdict", "behind", "behind_low", "behind_high"]
+
+
+def to_csv(comparison: "Comparison") -> str:
+    """Rows marked ``sae`` or ``control`` hold one as measured; rows marked ``matched`` one family, L0 and metric."""
+    names, fronts = metric_names(comparison.entries), _fronts(comparison)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*IDENTITY, *names, *MATCHED], lineterminator="\n", restval="")
+    writer.writeheader()
+    for entry in comparison.entries:
+        numbers = {name: metric.value for name, metric in entry.metrics.items()}
+        writer.writerow(_blank(_entry(comparison, entry, fronts) | numbers))
+    for match in comparison.matched:
+        writer.writerow(_blank(_match(comparison, match)))
+    return file.getvalue()
+
+
+def to_json(comparison: "Comparison") -> dict[str, Any]:
+    """The same for other programs; a number that does not exist is null."""
+    fronts = _fronts(comparison)
+    saes = [
+        _entry(comparison, entry, fronts)
+        | {"metrics": {name: _null(metric._asdict()) for name, metric in entry.metrics.items()}, "about": entry.about}
+        for entry in comparison.entries
+    ]
+    return {
+        "format": "kanary-comparison-1",
+        "at": list(comparison.at),
+        "saes": [_null(row) for row in saes if row["row"] == "sae"],
+        "controls": [_null(row) for row in saes if row["row"] == "control"],
+        "matched": [_null(_match(comparison, match)) for match in comparison.matched],
+        "not_like_for_like": [
+            {"mark": f.mark, "text": f.text, "families": sorted(comparison.labels[x] for x in f.families)}
+            for f in comparison.flags
+        ],
+        "warnings": comparison.warnings,
+        "comparisons": comparison.comparisons,
+    }
+
+
+def _entry(comparison: "Comparison", entry: Entry, fronts: Mapping[Any, str]) -> dict[str, Any]:
+    control = bool(entry.family.control)
+    return _family(comparison, entry.family) | {
+        "row": "control" if control else "sae",
+        "run": entry.run,
+        "sae": entry.name,
+        "parameters": None if control else entry.about["parameters"],
+        "setting": setting_label(entry.setting),
+        "seed": entry.seed,
+        "weights": entry.weights,
+        "l0": entry.metrics["l0"].value,
+        "pareto_front": fronts[entry.family, entry.setting],
+    }
+
+
+def _fronts(comparison: "Comparison") -> dict[Any, str]:
+    """(family, setting) -> the metrics on whose front its mean lies."""
+    return {(point.family, point.setting): " ".join(sorted(point.front)) for point in comparison.points}
+
+
+def _match(comparison: "Comparison", match: Match) -> dict[str, Any]:
+    verdict, estimate = match.verdict, match.estimate
+    row = _family(comparison, match.family) | {
+        "row": "matched",
+        "l0": match.l0,
+        "metric": match.metric,
+        "value": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "seeds": estimate.seeds,
+        "interval": estimate.label,
+    }
+    if verdict is not None:
+        words = verdict.status + (", few seeds" if verdict.few else "")
+        row |= {"verdict": words, "behind": verdict.loss, "behind_low": verdict.low, "behind_high": verdict.high}
+    return row
+
+
+def _family(comparison: "Comparison", family: Family) -> dict[str, Any]:
+    alike = ("control", "site", "kind", "encoder", "decoder", "d_sae", "tokens_trained")
+    row = {name: getattr(family, name) for name in alike}
+    return row | {"family": comparison.labels[family], "not_like_for_like": comparison.marks(family)}
+
+
+def _blank(row: dict[str, Any]) -> dict[str, Any]:
+    """NaN and None as empty cells."""
+    return {key: "" if value is None or value != value else value for key, value in row.items()}
+
+
+def _null(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}

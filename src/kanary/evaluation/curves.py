@@ -1,0 +1,136 @@
+"""Families at the L0s that were measured, and at one L0 between them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from kanary.evaluation.families import Entry, Family, Options, grouped
+from kanary.evaluation.matched import Curve, Estimate, Seed, Verdict, estimate, interpolate, mean_metric, verdicts
+from kanary.evaluation.result import Metric
+
+
+class Column(NamedTuple):
+    """A metric that is judged."""
+
+    heading: str
+    higher_is_better: bool = True
+    percent: bool = False
+
+
+COLUMNS = {
+    "explained_variance": Column("EV"),
+    "ce_loss_score": Column("CE score"),
+    "ce_loss_score_mean": Column("CE (mean)"),
+    "kl_div_score": Column("KL score"),
+    "dead_share": Column("dead", higher_is_better=False, percent=True),
+}
+
+
+class Point(NamedTuple):
+    """The SAEs (or controls) of one family and one setting, over seeds."""
+
+    family: Family
+    setting: Options
+    estimates: Mapping[str, Estimate]
+    front: frozenset[str]
+    """Judged metrics in which no other SAE of at most this L0 is better, by the means."""
+
+    @property
+    def l0(self) -> float:
+        return self.estimates["l0"].mean if "l0" in self.estimates else math.nan
+
+
+class Match(NamedTuple):
+    """A family's metric at one L0."""
+
+    family: Family
+    l0: float
+    metric: str
+    estimate: Estimate
+    verdict: Verdict | None
+    """None for controls, and for metrics that are not judged."""
+
+
+def matches(families: Mapping[Family, list[Entry]], l0: float) -> list[Match]:
+    """Every metric of every family that covers ``l0``, and the verdicts on those that are judged."""
+    found = []
+    for metric in metric_names(entry for group in families.values() for entry in group):
+        rows = {family: value for family, group in families.items() if (value := at_l0(group, metric, l0))}
+        judged: dict[Family, Verdict] = {}
+        saes = [family for family in rows if not family.control]
+        if metric in COLUMNS and saes:
+            higher = COLUMNS[metric].higher_is_better
+            judged = dict(zip(saes, verdicts([rows[f] for f in saes], higher_is_better=higher), strict=True))
+        found += [Match(family, l0, metric, value, judged.get(family)) for family, value in rows.items()]
+    return found
+
+
+def at_l0(entries: Sequence[Entry], metric: str, l0: float) -> Estimate | None:
+    """The metric of one family at ``l0``, each seed interpolated by itself; None where no seed covers it."""
+    by_seed: dict[Seed, Metric] = {}
+    for seed, group in grouped(entries, lambda e: e.seed).items():
+        if (value := interpolate(_curve(group, metric), l0)) is not None:
+            by_seed[seed] = _share(value) if metric in COLUMNS and COLUMNS[metric].percent else value
+    return estimate(by_seed)
+
+
+def _share(metric: Metric) -> Metric:
+    """Within 0 and 1, which a line drawn on beyond the measured points may leave."""
+    value, low, high = (0.0 if v < 0 else 1.0 if v > 1 else v for v in metric[:3])
+    return Metric(value, low, high, metric.n)
+
+
+def _curve(entries: Sequence[Entry], metric: str) -> Curve:
+    """One point per setting; what shares a seed and a setting is averaged."""
+    points = []
+    for group in grouped(entries, lambda e: e.setting).values():
+        found = [e for e in group if metric in e.metrics and math.isfinite(e.metrics[metric].value)]
+        if found:
+            points.append(
+                (fmean(e.metrics["l0"].value for e in found), mean_metric([e.metrics[metric] for e in found]))
+            )
+    return points
+
+
+def measured(entries: Sequence[Entry]) -> list[Point]:
+    """Families in order, and their settings by L0."""
+    points = []
+    for (family, setting), group in grouped(entries, lambda e: (e.family, e.setting)).items():
+        estimates = {name: value for name in metric_names(group) if (value := _over_seeds(group, name))}
+        if l0 := _over_seeds(group, "l0"):
+            estimates["l0"] = l0
+        points.append(Point(family, setting, estimates, frozenset()))
+    saes = [point for point in points if not point.family.control]
+    fronts = {metric: _front(saes, metric) for metric in COLUMNS}
+    return [
+        point._replace(front=frozenset(metric for metric, front in fronts.items() if i in front))
+        for i, point in enumerate(points)
+    ]
+
+
+def _over_seeds(entries: Sequence[Entry], metric: str) -> Estimate | None:
+    by_seed = {}
+    for seed, group in grouped(entries, lambda e: e.seed).items():
+        found = [e.metrics[metric] for e in group if metric in e.metrics and math.isfinite(e.metrics[metric].value)]
+        if found:
+            by_seed[seed] = mean_metric(found)
+    return estimate(by_seed)
+
+
+def _front(points: Sequence[Point], metric: str) -> set[int]:
+    """Which points no other beats at an L0 as low or lower."""
+    sign = 1 if COLUMNS[metric].higher_is_better else -1
+    scores = [sign * p.estimates[metric].mean if metric in p.estimates else math.nan for p in points]
+    return {
+        i
+        for i, (point, score) in enumerate(zip(points, scores, strict=True))
+        if math.isfinite(score)
+        and not any(other.l0 <= point.l0 and scores[j] > score for j, other in enumerate(points) if j != i)
+    }
+
+
+def metric_names(entries: Iterable[Entry]) -> list[str]:
+    """Every metric but the L0: the judged ones first, the others in the order of the files."""
+    names = dict.fromkeys([*COLUMNS, *(name for entry in entries for name in entry.metrics)])
+    return [name for name in names if name != "l0"]

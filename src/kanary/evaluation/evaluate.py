@@ -1,0 +1,167 @@
+"""``kanary evaluate``: every number, picture and table of a run's SAEs, written into its folder."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kanary.config import from_mapping, option
+from kanary.errors import KanaryError, nearest
+from kanary.evaluation.capability import capability
+from kanary.evaluation.inputs import Inputs, open_inputs
+from kanary.evaluation.latents import latent_table
+from kanary.evaluation.metrics import census, merged
+from kanary.evaluation.numbers import CONTROL_TOKENS, Sampling, numbers
+from kanary.evaluation.peers import LIKE, shuffled
+from kanary.evaluation.progress import bar
+from kanary.evaluation.report import report
+from kanary.evaluation.result import Capability, Evaluation, LatentTable
+from kanary.evaluation.standin import Spliced, StandIn
+from kanary.evaluation.tables import write_tables
+from kanary.files import exclusive, write_json, write_text
+from kanary.text import Windows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """What to evaluate on, and how much of it."""
+
+    text: str | None = option(None, "Text to judge on; by default what was held out of the training text.")
+    column: str | None = option(None, "Column of the data that holds the text; by default that of training, or 'text'.")
+    split: str | None = option(None, "Split of a data set on the Hub; by default that of training, or 'train'.")
+    model: str | None = option(None, "The language model, if it has moved since training.")
+    dtype: str = option("auto", "Numbers the model computes with: auto (as saved), float32, bfloat16.")
+    device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1.")
+    window: int = option(0, "Tokens the model sees at once; 0 = as in training.")
+    lm_batch: int = option(0, "Windows per forward pass of the model; 0 = chosen for the device.")
+    tokens: int = option(1_000_000, "Tokens to measure on, at most.", count=True)
+    loss_tokens: int = option(
+        CONTROL_TOKENS, "How many of them for the losses and the controls, which cost more; 0 = no losses.", count=True
+    )
+    prompts: int = option(200, "Prompts of the capability test; 0 = none.")
+    seed: int = option(0, "Seed of the bootstrap, the controls and the prompts.")
+    like: str | None = option(None, "Sample as a public library does, and write its JSON too: saebench or saelens.")
+    out: str | None = option(None, "Folder for the results; by default the run's own.")
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.loss_tokens < 0 or self.prompts < 0:
+            raise KanaryError(
+                f"tokens={self.tokens}, loss_tokens={self.loss_tokens} and prompts={self.prompts}: "
+                "tokens must be 1 or more, the others 0 or more."
+            )
+        if self.like is not None and self.like not in LIKE:
+            raise KanaryError(f"like={self.like!r} is unknown. {nearest(self.like, LIKE)}")
+
+
+def evaluate(
+    run: str | os.PathLike[str], config: EvaluateConfig | None = None, *, quiet: bool = False, **fields: Any
+) -> Evaluation:
+    """Measures every SAE of ``run`` on text that it has not seen, beside its controls, and writes what it found.
+
+    Writes ``metrics.json``, ``report.html``, ``l0.csv``, ``losses.csv``, ``capability.csv`` and ``logit_weights.csv``.
+
+    Args:
+        run: a run folder, an SAE's folder or an SAE on the Hub (then ``out`` is needed).
+        config: or give its fields themselves: ``evaluate("runs/first", tokens="200K")``.
+        quiet: show no progress.
+
+    Raises:
+        KanaryError: anything that is wrong with the request, the inputs or the disk, in one line.
+    """
+    if config is not None and fields:
+        raise KanaryError("Give either a config or fields, not both.")
+    config = config or from_mapping(EvaluateConfig, fields)
+    folder = _out(Path(run), config)
+    inputs = open_inputs(
+        run,
+        model=config.model,
+        text=config.text,
+        column=config.column,
+        split=config.split,
+        dtype=config.dtype,
+        device=config.device,
+    )
+    with exclusive(folder):
+        found = _evaluate(inputs, config, quiet)
+        found = dataclasses.replace(found, folder=folder)
+        write(found, inputs, config.like)
+    return found
+
+
+def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation:
+    sampling = _sampling(inputs, config)
+    with bar("measuring", sampling.tokens, "tok", quiet) as show:
+        found, controls = numbers(inputs.lm, inputs.text, inputs.saes, sampling, show=show)
+    total = sum(sae.d_sae for sae in inputs.saes.values())
+    with bar("reading the weights", total, "latents", quiet) as show:
+        latents = {name: latent_table(sae, inputs.lm, show=show) for name, sae in inputs.saes.items()}
+    return dataclasses.replace(
+        found,
+        saes={name: merged(metrics, _from_weights(latents[name])) for name, metrics in found.saes.items()},
+        latents=latents,
+        capability=_capability(inputs, controls, sampling, config, quiet) if config.prompts else None,
+    )
+
+
+def write(found: Evaluation, inputs: Inputs, like: str | None = None) -> None:
+    """Every file of an evaluation, each whole or not there; ``metrics.json`` last, because it says that all are."""
+    folder = found.folder
+    assert folder is not None
+    write_tables(folder, found, lambda token: str(inputs.lm.tokenizer.decode([token])))
+    write_text(folder / "report.html", report(found))
+    if like:
+        shapes = {name: LIKE[like].shape(found, name) for name in found.saes}
+        write_json(folder / f"{like}.json", next(iter(shapes.values())) if len(shapes) == 1 else shapes)
+    write_json(folder / "metrics.json", found.to_json())
+
+
+def _out(run: Path, config: EvaluateConfig) -> Path:
+    if config.out:
+        return Path(config.out)
+    if (run / "config.yaml").is_file():
+        return run
+    raise KanaryError(f"{run} is not a run folder, so the results need a folder of their own: --out FOLDER.")
+
+
+def _sampling(inputs: Inputs, config: EvaluateConfig) -> Sampling:
+    if config.like is None:
+        return Sampling(
+            part=inputs.part,
+            window=config.window or inputs.window,
+            lm_batch=config.lm_batch,
+            tokens=config.tokens,
+            loss_tokens=config.loss_tokens,
+            seed=config.seed,
+        )
+    peer = LIKE[config.like]
+    return Sampling(
+        part=inputs.part,
+        window=min(peer.window, inputs.lm.context),
+        lm_batch=peer.batch,
+        tokens=peer.tokens,
+        loss_tokens=peer.loss_tokens,
+        seed=peer.seed,
+        shuffle=shuffled,
+    )
+
+
+def _capability(
+    inputs: Inputs, controls: Mapping[str, StandIn], sampling: Sampling, config: EvaluateConfig, quiet: bool
+) -> Capability | None:
+    """The capability test of every SAE and control, but the untrained twins."""
+    standins: dict[str, StandIn] = {
+        name: Spliced(str(sae.config.trained_on["site"]), sae) for name, sae in inputs.saes.items()
+    }
+    standins |= {name: control for name, control in controls.items() if not name.startswith("untrained")}
+    windows = Windows(inputs.text, inputs.lm, window=sampling.window, batch=16, part=inputs.part)
+    with bar("testing capability", (1 + len(standins)) * config.prompts, "prompts", quiet) as show:
+        found = capability(inputs.lm, windows, standins, config.prompts, config.seed, show=show)
+    return found if found.prompts else None
+
+
+def _from_weights(table: LatentTable) -> dict[str, Any]:
+    found = {"average_max_decoder_cosine_sim": table.max_decoder_cosine}
+    if table.max_encoder_cosine is not None:
+        found["average_max_encoder_cosine_sim"] = table.max_encoder_cosine
+    return {"misc_metrics": {name: census(float(values.nanmean()), len(values)) for name, values in found.items()}}

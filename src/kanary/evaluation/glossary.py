@@ -1,0 +1,63 @@
+"""Every metric in plain words, with its formula; shown beside the numbers.
+
+In the formulas x is the activation, x̂ what stands in for it, f the latents, E the mean over tokens. The definitions are
+those of :mod:`kanary.evaluation.metrics`.
+"""
+
+GROUPS = {
+    "model_behavior_preservation": "Does the model still predict the same?",
+    "model_performance_preservation": "Does the model still predict well?",
+    "reconstruction_quality": "How close is the reconstruction?",
+    "shrinkage": "Does the reconstruction have the right size?",
+    "sparsity": "How many latents are active?",
+    "misc_metrics": "Are the latents used, and different?",
+    "as_coded_elsewhere": "Other people's formulas, for comparing with their tables",
+    "token_stats": "How many tokens?",
+}
+
+_KL = "KL(clean ‖ new), nats per token"
+METRICS = {
+    "kl_div_score": f"Share of the damage by zeroing the site that is avoided, measured by the change of the predictions: "
+    f"(KL_zero − KL_new) / KL_zero, with {_KL}. 1 is perfect, 0 as bad as zeros.",
+    "kl_div_score_mean": "The same against the mean activation in place of zeros, which harms less: the stricter score.",
+    "kl_div_with_sae": f"How far the predictions move when the reconstruction is put in place: {_KL}.",
+    "kl_div_with_ablation": "The same with zeros in place.",
+    "kl_div_with_mean_ablation": "The same with the mean activation in place.",
+    "top1_agreement": "Share of tokens after which the model's most likely next token stays the same.",
+    "ce_loss_score": "Share of the loss caused by zeroing the site that is avoided: (CE_zero − CE_new) / (CE_zero − "
+    "CE_clean). 1 is perfect, 0 as bad as zeros; below 0, worse than zeros.",
+    "ce_loss_score_mean": "The same against the mean activation in place of zeros, which harms less: the stricter score.",
+    "ce_loss_without_sae": "The untouched model's loss: mean of −ln p(next token), nats per token.",
+    "ce_loss_with_sae": "Its loss with the reconstruction in place, nats per token.",
+    "ce_loss_with_ablation": "Its loss with zeros in place, nats per token.",
+    "ce_loss_with_mean_ablation": "Its loss with the mean activation in place, nats per token.",
+    "ce_loss_increase": "CE_new − CE_clean: what the reconstruction costs, nats per token.",
+    "explained_variance": "Share of what varies in the activations that is reconstructed: 1 − E‖x − x̂‖² / (E‖x‖² − ‖E x‖²).",
+    "fvu": "The unexplained rest: 1 − explained variance.",
+    "explained_variance_legacy": "Mean over tokens of 1 − ‖x − x̂‖² / ‖x − x̄‖², x̄ the mean of the batch; what SAEBench's "
+    "paper and Neuronpedia print.",
+    "mse": "Mean squared error E‖x − x̂‖², summed over the width, in squared units of the activation.",
+    "cossim": "Mean cosine between x and x̂: 1 is the same direction.",
+    "l2_norm_in": "Mean norm of the activation, E‖x‖.",
+    "l2_norm_out": "Mean norm of the reconstruction, E‖x̂‖.",
+    "l2_ratio": "Mean of ‖x̂‖ / ‖x‖; below 1 the reconstruction is too small.",
+    "relative_reconstruction_bias": "E‖x̂‖² / E[x · x̂]; 1 without shrinkage, below 1 all reconstructions are too small.",
+    "l0": "Mean number of latents that are not zero on a token.",
+    "l0_p5": "5 % of the tokens have at most so many active latents.",
+    "l0_p50": "Half of the tokens have at most so many.",
+    "l0_p95": "95 % of the tokens have at most so many.",
+    "l1": "Mean of Σ |f_i| ‖W_dec,i‖, the sparsity penalty, in units of the activation.",
+    "dead_share": "Share of the latents that fired on none of the n tokens. Falls as n grows.",
+    "frac_alive": "The others: 1 − dead share.",
+    "freq_over_1_percent": "Share of the latents that fire on more than 1 % of the tokens.",
+    "freq_over_10_percent": "Share of the latents that fire on more than 10 % of the tokens: dense, rarely one concept.",
+    "normalized_freq_over_1_percent": "Share of all firings that come from latents firing on more than 1 % of the tokens.",
+    "normalized_freq_over_10_percent": "Share of all firings that come from latents firing on more than 10 % of the tokens.",
+    "average_max_decoder_cosine_sim": "Mean over latents (n counts them) of the largest cosine with another decoder direction.",
+    "average_max_encoder_cosine_sim": "The same for the encoder's directions.",
+    "explained_variance_saebench": "SAEBench 0.6.0's formula: the variance is taken about (mean of x²)², so the value "
+    "changes with the scale of x. Only for comparing with its tables.",
+    "mse_saebench": "SAEBench 0.6.0's formula: the squared error divided by the tokens of its batch once more.",
+    "total_tokens_eval_reconstruction": "Tokens over which losses and KL were measured.",
+    "total_tokens_eval_sparsity_variance": "Tokens over which everything else was measured.",
+}

@@ -1,0 +1,391 @@
+"""The pictures of one SAE: what its numbers look like token by token and latent by latent.
+
+Each picture comes with a sentence that says what it shows, and with the same data as a table of at most 25 rows.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kanary import svg
+from kanary.evaluation.capability import kept
+from kanary.evaluation.result import Capability, Details, Evaluation, LatentTable, Metric, Metrics
+from kanary.scales import number
+from kanary.svg import Axis, Series
+
+BINS = 24
+POINTS = 1000  # most points of a scatter
+NOTHING = Metric(math.nan, math.nan, math.nan, 0)
+
+
+class Table(NamedTuple):
+    """Cells as text, ready to be shown."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+
+class Figure(NamedTuple):
+    """A picture, and two ways to read it without seeing it."""
+
+    title: str
+    svg: str
+    reading: str
+    """One sentence or two, with the numbers."""
+    table: Table
+
+
+def figures(evaluation: Evaluation, name: str) -> list[Figure]:
+    """The pictures of the SAE ``name``, those whose data exist; :func:`left_out` tells of the others."""
+    return [item() for item in _pictures(evaluation, name) if not isinstance(item, str)]
+
+
+def left_out(evaluation: Evaluation, name: str) -> list[str]:
+    """Which pictures of the SAE ``name`` there are not, and why; one line each."""
+    return [item for item in _pictures(evaluation, name) if isinstance(item, str)]
+
+
+def controls_of(evaluation: Evaluation, name: str) -> list[str]:
+    """Names of the controls that stand beside the SAE ``name``: identity, PCA, its twins; those that were measured."""
+    about = evaluation.about.get(name, {})
+    names = [f"identity at {about.get('site')}", about.get("pca"), *about.get("twins", ())]
+    return [str(control) for control in names if control in evaluation.controls]
+
+
+def short(control: str, name: str) -> str:
+    """What a control of the SAE ``name`` is called beside it: ``random twin``, ``PCA with 16 components``."""
+    return control.removesuffix(f" of {name}").split(" at ")[0]
+
+
+def metric(metrics: Metrics, group: str, name: str) -> Metric:
+    """A number of an SAE or control; NaN over no tokens where it was not measured."""
+    return metrics.get(group, {}).get(name, NOTHING)
+
+
+def percent(share: float) -> str:
+    """``0.0213`` as ``2.13 %``, with a space that does not break."""
+    return f"{number(100 * share)}\u00a0%" if math.isfinite(share) else "–"
+
+
+def _pictures(evaluation: Evaluation, name: str) -> Iterator[Callable[[], Figure] | str]:
+    """What to draw, or why it cannot be drawn."""
+    metrics = evaluation.saes[name]
+    if (details := evaluation.details.get(name)) is None:
+        yield "No pictures of active latents, densities, positions and norms: nothing was kept token by token."
+    else:
+        d_sae = len(details.firings)
+        yield partial(_l0, details, metrics, d_sae)
+        yield partial(_density, details)
+        yield partial(_position, details)
+        yield partial(_norms, details)
+    if metric(metrics, "model_performance_preservation", "ce_loss_with_sae").n:
+        yield partial(_losses, evaluation, name)
+    else:
+        yield "No picture of the losses: the model was not run with the SAE in place."
+    if evaluation.capability is None or name not in evaluation.capability.rows:
+        yield "No picture of the answers: the model was not tried on prompts."
+    else:
+        rows = evaluation.capability.rows
+        yield partial(
+            _answers, evaluation.capability, [name, *(c for c in controls_of(evaluation, name) if c in rows)], name
+        )
+    if (latents := evaluation.latents.get(name)) is None:
+        yield "No pictures of decoder directions and logit weights: the latents were not looked at one by one."
+        return
+    yield partial(_cosines, evaluation, name, latents)
+    if latents.logit_skewness is None or latents.logit_kurtosis is None or latents.logit_std is None:
+        yield "No pictures of logit weights: this SAE does not write into the residual stream."
+    else:
+        yield partial(_skewness, latents.logit_skewness)
+        yield partial(_kurtosis, latents.logit_kurtosis)
+        yield partial(_moments, latents.logit_skewness, latents.logit_kurtosis, latents.logit_std)
+
+
+# --- tokens -------------------------------------------------------------------------------------------------------
+
+
+def _l0(details: Details, metrics: Metrics, d_sae: int) -> Figure:
+    title = "Active latents per token"
+    values, counts = details.l0_values.double(), details.l0_counts.double()
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    width = max(1, math.ceil((high - low + 1) / BINS))
+    bins = math.ceil((high - low + 1) / width)
+    edges = [low - 0.5 + width * i for i in range(bins + 1)]
+    heights = torch.zeros(bins, dtype=torch.float64)
+    heights.index_add_(0, ((values - low) / width).long(), counts)
+    x = Axis("active latents (L0)", low=max(-0.5, low - 5.5), high=high + 5.5)
+    picture = svg.histogram(edges, heights.tolist(), x, Axis(f"tokens (of {details.tokens:,})"), title)
+    mean, p5, p50, p95 = (number(metric(metrics, "sparsity", key).value, 4) for key in ("l0", *_PERCENTILES))
+    reading = (
+        f"On average {mean} of {d_sae:,} latents are active on a token; the median is {p50}, the 5th percentile {p5} and "
+        f"the 95th {p95}, over {details.tokens:,} tokens."
+    )
+    names = [
+        f"{math.ceil(a):,}" if width == 1 else f"{math.ceil(a):,} to {math.floor(b):,}" for a, b in pairwise(edges)
+    ]
+    rows = [[bin_, f"{int(count):,}"] for bin_, count in zip(names, heights, strict=True)]
+    return Figure(title, picture, reading, Table(["active latents", "tokens"], rows))
+
+
+_PERCENTILES = ("l0_p5", "l0_p50", "l0_p95")
+
+
+def _density(details: Details) -> Figure:
+    title = "How often the latents fire"
+    fired = details.firings[details.firings > 0].double() / max(details.tokens, 1)
+    d_sae, dead = len(details.firings), len(details.firings) - len(fired)
+    edges, counts = _binned(fired, log=True)
+    x = Axis("share of tokens on which a latent fires", log=True, low=1 / max(details.tokens, 1), high=1.0)
+    picture = svg.histogram(edges, counts, x, Axis(f"latents (of {d_sae:,})"), title)
+    reading = f"{dead:,} of {d_sae:,} latents never fired on {details.tokens:,} tokens"
+    if len(fired):
+        often = int((fired > 0.1).sum())
+        reading += f"; the median of the others fires on {percent(float(fired.median()))} of the tokens. "
+        reading += f"Latents that fire on more than 10 % of the tokens: {often:,}"
+    rows = [["never", f"{dead:,}"], *_bin_rows(edges, counts)]
+    return Figure(title, picture, f"{reading}.", Table(["share of tokens", "latents"], rows))
+
+
+def _position(details: Details) -> Figure:
+    title = "Error by position in the window"
+    starts, fvu = _grouped(details, 256)
+    known = sorted(v for v in fvu if math.isfinite(v))
+    steep = bool(known) and known[0] > 0 and known[-1] > 20 * known[len(known) // 2]
+    window = len(details.position_fvu)
+    y = Axis("unexplained variance (FVU)", log=steep, low=None if steep else 0.0)
+    picture = svg.lines(
+        [Series("FVU", starts, fvu)], Axis(f"position in the window (0 to {max(0, window - 1):,})"), y, title
+    )
+    _, quarters = _grouped(details, 4)
+    reading = (
+        f"In the first quarter of the window the SAE leaves {percent(quarters[0])} of the variance unexplained, "
+        f"in the last {percent(quarters[-1])}."
+        if quarters
+        else "No position was measured."
+    )
+    if steep:
+        reading += f" The worst position, {starts[_worst(fvu)]:,.0f}, leaves {percent(known[-1])}."
+    starts, fvu = _grouped(details, 25)
+    rows = [[f"from {at:,.0f}", percent(value)] for at, value in zip(starts, fvu, strict=True)]
+    return Figure(title, picture, reading, Table(["position", "unexplained variance"], rows))
+
+
+def _worst(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: values[i] if math.isfinite(values[i]) else -math.inf)
+
+
+def _grouped(details: Details, most: int) -> tuple[list[float], list[float]]:
+    """First position and token-weighted mean FVU of at most ``most`` groups of neighbouring positions."""
+    size = max(1, math.ceil(len(details.position_fvu) / most))
+    starts, values = [], []
+    for start in range(0, len(details.position_fvu), size):
+        fvu = details.position_fvu[start : start + size].double()
+        weight = torch.where(fvu.isfinite(), details.position_tokens[start : start + size].double(), 0.0)
+        total = float(weight.sum())
+        starts.append(float(start))
+        values.append(float((fvu.nan_to_num() * weight).sum()) / total if total else math.nan)
+    return starts, values
+
+
+def _norms(details: Details) -> Figure:
+    title = "Error against the size of the activation"
+    pairs = details.norms[details.norms.isfinite().all(1) & (details.norms[:, 0] > 0)].double()
+    shown = pairs[_sample(len(pairs))]
+    sizes, errors = shown.T.tolist() if len(shown) else ([], [])
+    wide = bool(sizes) and max(sizes) > 20 * min(sizes)
+    x, y = Axis("norm of the activation", log=wide), Axis("norm of the error", log=wide)
+    picture = svg.scatter(sizes, errors, x, y, title)
+    headers = ["norm of the activation", "tokens", "median error", "median error / norm"]
+    if not len(pairs):
+        return Figure(title, picture, "No token was sampled.", Table(headers, []))
+    ratio = pairs[:, 1] / pairs[:, 0]
+    low, middle, high = torch.quantile(ratio, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
+    reading = (
+        f"The error's norm is {percent(middle)} of the activation's at the median, between {percent(low)} and "
+        f"{percent(high)} for 90 % of {len(pairs):,} sampled tokens{_drawn(len(pairs))}."
+    )
+    rows = []
+    for part in pairs[pairs[:, 0].argsort()].chunk(min(10, len(pairs))):
+        span = f"{number(float(part[0, 0]))} to {number(float(part[-1, 0]))}"
+        error, share = (float(v.median()) for v in (part[:, 1], part[:, 1] / part[:, 0]))
+        rows.append([span, f"{len(part):,}", number(error), percent(share)])
+    return Figure(title, picture, reading, Table(headers, rows))
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+def _losses(evaluation: Evaluation, name: str) -> Figure:
+    title = "What the model loses"
+    group, mine = "model_performance_preservation", evaluation.saes[name]
+    rows = [("model alone", "model", metric(mine, group, "ce_loss_without_sae"))]
+    rows.append((f"with {name}", "this SAE", metric(mine, group, "ce_loss_with_sae")))
+    rows += [
+        (f"with {short(c, name)}", "controls", metric(evaluation.controls[c], group, "ce_loss_with_sae"))
+        for c in controls_of(evaluation, name)
+    ]
+    rows.append(("mean ablation", "ablations", metric(mine, group, "ce_loss_with_mean_ablation")))
+    rows.append(("zero ablation", "ablations", metric(mine, group, "ce_loss_with_ablation")))
+    picture = _bars(rows, Axis("loss (nats per token; lower is better)"), title)
+    clean, spliced, *_, zero = (row[2] for row in rows)
+    increase = number(metric(mine, group, "ce_loss_increase").value)
+    reading = (
+        f"The model loses {number(clean.value)} nats per token; with the SAE in place {number(spliced.value)} "
+        f"({increase} more), with zeros in place {number(zero.value)}, over {spliced.n:,} tokens."
+    )
+    cells = [[label, number(m.value, 4), interval(m, 4), f"{m.n:,}"] for label, _, m in rows]
+    return Figure(title, picture, reading, Table(["in place of the activations", "nats", "95 % interval", "n"], cells))
+
+
+def _answers(capability: Capability, names: Sequence[str], name: str) -> Figure:
+    title = "Answers that stay first"
+    found = {row: kept(capability, row) for row in names}
+    labels = {row: f"with {short(row, name)}" for row in names}
+    shares = [(labels[row], "this SAE" if row == name else "controls", found[row].share) for row in names]
+    picture = _bars(shares, Axis("share of the model's own first answers", high=1.0), title)
+    n = found[name].share.n
+    reading = (
+        f"Of {len(capability.without):,} prompts the model alone ranks the true next token first on {n:,}; with the SAE "
+        f"in place it still does on {_count(found[name].share):,} of these."
+    )
+    rows = [["model alone", f"{n:,} of {n:,}", percent(1.0 if n else math.nan), number(found[name].rank_without)]]
+    for row, (share, _, rank) in found.items():
+        rows.append([labels[row], f"{_count(share):,} of {share.n:,}", percent(share.value), number(rank)])
+    return Figure(title, picture, reading, Table(["", "still first", "share", "median rank, all prompts"], rows))
+
+
+def _count(share: Metric) -> int:
+    return round(share.value * share.n) if share.n else 0
+
+
+def _bars(rows: Sequence[tuple[str, str, Metric]], x: Axis, title: str) -> str:
+    labels, groups, numbers = zip(*rows, strict=True)
+    columns = [[m[i] for m in numbers] for i in range(3)]
+    return svg.bars(labels, columns[0], columns[1], columns[2], x, title, groups)
+
+
+def interval(m: Metric, digits: int = 3) -> str:
+    """``0.97 to 0.99``; nothing for a number without an interval."""
+    if not (math.isfinite(m.low) and math.isfinite(m.high)) or m.low == m.high:
+        return ""
+    place = math.floor(math.log10(max(abs(m.low), abs(m.high))))
+    if not -4 <= place < 9:
+        return f"{number(m.low, digits)} to\u00a0{number(m.high, digits)}"
+    decimals = max(0, digits - 1 - place)  # both ends with as many, so that they can be compared at a glance
+    return f"{m.low:,.{decimals}f} to\u00a0{m.high:,.{decimals}f}".replace("-", "−")
+
+
+# --- latents ------------------------------------------------------------------------------------------------------
+
+
+def _cosines(evaluation: Evaluation, name: str, latents: LatentTable) -> Figure:
+    title = "Nearest neighbour of each decoder direction"
+    values = _finite(latents.max_decoder_cosine)
+    edges, counts = _binned(values)
+    picture = svg.histogram(
+        edges,
+        counts,
+        Axis("largest cosine with another latent", high=1.0),
+        Axis(f"latents (of {len(values):,})"),
+        title,
+    )
+    near = int((values > 0.9).sum())
+    mean = number(float(values.mean())) if len(values) else "–"
+    reading = f"The mean is {mean} over {len(values):,} latents; {near:,} have a neighbour above 0.9, a near copy"
+    key = "average_max_decoder_cosine_sim"
+    twins = [c for c in controls_of(evaluation, name) if c.startswith("random")]
+    chance = next((metric(evaluation.controls[c], "misc_metrics", key).value for c in twins), math.nan)
+    reading += f"; random directions have a mean of {number(chance)}." if math.isfinite(chance) else "."
+    return Figure(title, picture, reading, Table(["largest cosine", "latents"], _bin_rows(edges, counts)))
+
+
+def _skewness(skewness: Tensor) -> Figure:
+    title = "Skewness of the logit weights"
+    values = _finite(skewness)
+    edges, counts = _binned(values)
+    picture = svg.histogram(edges, counts, Axis("skewness"), Axis(f"latents (of {len(values):,})"), title)
+    up, down = int((values > 1).sum()), int((values < -1).sum())
+    reading = (
+        f"{up:,} of {len(values):,} latents have a skewness above 1 (they raise a few tokens much), "
+        f"{down:,} below −1 (they lower a few tokens much)."
+    )
+    return Figure(title, picture, reading, Table(["skewness", "latents"], _bin_rows(edges, counts)))
+
+
+def _kurtosis(kurtosis: Tensor) -> Figure:
+    title = "Kurtosis of the logit weights"
+    values = _finite(kurtosis)
+    values = values[values > 0]
+    edges, counts = _binned(values, log=True)
+    x = Axis("kurtosis (3 for a normal distribution)", log=True)
+    picture = svg.histogram(edges, counts, x, Axis(f"latents (of {len(values):,})"), title)
+    median = number(float(values.median())) if len(values) else "–"
+    reading = (
+        f"The median is {median} over {len(values):,} latents; {int((values > 10).sum()):,} are above 10: "
+        "a few tokens stand out far from the rest."
+    )
+    return Figure(title, picture, reading, Table(["kurtosis", "latents"], _bin_rows(edges, counts)))
+
+
+def _moments(skewness: Tensor, kurtosis: Tensor, std: Tensor) -> Figure:
+    title = "Skewness against kurtosis of the logit weights"
+    table = torch.stack([skewness, kurtosis, std], 1).double()
+    table = table[table.isfinite().all(1) & (table[:, 1] > 0)]
+    xs, ys, colours = table[_sample(len(table))].T.tolist() if len(table) else ([], [], [])
+    y = Axis("kurtosis", log=True)
+    picture = svg.scatter(xs, ys, Axis("skewness"), y, title, colours, "standard deviation")
+    both = int(((table[:, 0] > 1) & (table[:, 1] > 10)).sum())
+    reading = (
+        f"{both:,} of {len(table):,} latents have both a skewness above 1 and a kurtosis above 10: they promote few, "
+        f"definite tokens{_drawn(len(table))}."
+    )
+    rows = []
+    for part in table[table[:, 0].argsort()].chunk(min(10, len(table))) if len(table) else ():
+        span = f"{number(float(part[0, 0]))} to {number(float(part[-1, 0]))}"
+        rows.append([span, f"{len(part):,}", *(number(float(part[:, i].median())) for i in (1, 2))])
+    headers = ["skewness", "latents", "median kurtosis", "median standard deviation"]
+    return Figure(title, picture, reading, Table(headers, rows))
+
+
+# --- bins ---------------------------------------------------------------------------------------------------------
+
+
+def _finite(values: Tensor) -> Tensor:
+    return values[values.isfinite()].double()
+
+
+def _binned(values: Tensor, log: bool = False) -> tuple[list[float], list[float]]:
+    """Edges and counts of at most ``BINS`` bins of one width (in log10, if ``log``) from the least to the greatest."""
+    if not len(values):
+        return [], []
+    places = values.log10() if log else values
+    low, high = float(places.min()), float(places.max())
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        room = 0.05 * (abs(low) if low and not log else 1.0)
+        edges = torch.tensor([low - room, high + room], dtype=torch.float64)
+    else:
+        edges = torch.linspace(low, high, BINS + 1, dtype=torch.float64)
+    index = (torch.bucketize(places, edges, right=True) - 1).clamp(0, len(edges) - 2)
+    counts = torch.bincount(index, minlength=len(edges) - 1)
+    return (10**edges if log else edges).tolist(), counts.double().tolist()
+
+
+def _bin_rows(edges: Sequence[float], counts: Sequence[float]) -> list[list[str]]:
+    return [
+        [f"{number(a)} to {number(b)}", f"{int(count):,}"]
+        for (a, b), count in zip(pairwise(edges), counts, strict=True)
+    ]
+
+
+def _sample(count: int) -> Tensor:
+    """Indices of at most ``POINTS`` of ``count`` things: the same ones each time."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:POINTS]
+
+
+def _drawn(count: int) -> str:
+    return f" (a random {POINTS:,} are drawn)" if count > POINTS else ""

@@ -1,0 +1,287 @@
+"""The report: an evaluation as one HTML page that a student can read and a researcher can trust."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kanary.evaluation.capability import kept
+from kanary.evaluation.glossary import GROUPS, METRICS
+from kanary.evaluation.page import render
+from kanary.evaluation.pictures import Figure, controls_of, figures, interval, left_out, metric, percent, short
+from kanary.evaluation.result import Evaluation, Metric, flat
+from kanary.scales import number
+
+PERCENT = "\u00a0%"
+PROMPTS = 10
+FEW_TOKENS = 10_000
+_CE, _EV = ("model_performance_preservation", "ce_loss_score"), ("reconstruction_quality", "explained_variance")
+_L0, _DEAD = ("sparsity", "l0"), ("misc_metrics", "dead_share")
+
+
+class Headline(NamedTuple):
+    """One of the numbers that matter."""
+
+    label: str
+    value: str
+    interval: str
+    n: str
+    sentence: str
+    beside: str
+    """The same number of the controls."""
+
+
+class Said(NamedTuple):
+    """One prompt, and how it goes on."""
+
+    prompt: str
+    answer: str
+    alone: str
+    alone_rank: int
+    spliced: str
+    spliced_rank: int
+
+
+class Row(NamedTuple):
+    """One metric of an SAE beside its controls."""
+
+    name: str
+    explanation: str
+    cells: list[tuple[str, str]]
+    """Value and interval, the SAE's first."""
+    n: str
+
+
+class Section(NamedTuple):
+    """One SAE."""
+
+    anchor: str
+    name: str
+    headlines: list[Headline]
+    warnings: list[str]
+    figures: list[Figure]
+    left_out: list[str]
+    columns: list[str]
+    groups: list[tuple[str, list[Row]]]
+    said: list[Said]
+    about: dict[str, object]
+
+
+def report(evaluation: Evaluation) -> str:
+    """The page: for every SAE its five numbers, its pictures, all its metrics beside the controls', and prompts.
+
+    It loads nothing and runs no script, so that it can be mailed, archived and opened anywhere.
+    """
+    sections = [_section(evaluation, name, f"sae-{i}") for i, name in enumerate(evaluation.saes, 1)]
+    return render(
+        "report.html.jinja",
+        sections=sections,
+        held_out={key: value for key, value in evaluation.held_out.items() if key != "missing"},
+        missing=evaluation.held_out.get("missing"),
+        tokens=evaluation.held_out.get("tokens"),
+        prompts=len(evaluation.capability.prompts) if evaluation.capability else 0,
+    )
+
+
+def warnings(evaluation: Evaluation, name: str) -> list[str]:
+    """What makes the SAE's numbers doubtful, in words; the worst first."""
+    return list(_warnings(evaluation, name))
+
+
+def _section(evaluation: Evaluation, name: str, anchor: str) -> Section:
+    controls = controls_of(evaluation, name)
+    return Section(
+        anchor=anchor,
+        name=name,
+        headlines=list(_headlines(evaluation, name)),
+        warnings=warnings(evaluation, name),
+        figures=figures(evaluation, name),
+        left_out=left_out(evaluation, name),
+        columns=[name, *(short(control, name) for control in controls)],
+        groups=list(_groups(evaluation, name, controls)),
+        said=_said(evaluation, name),
+        about=dict(evaluation.about.get(name, {})),
+    )
+
+
+# --- the five numbers ---------------------------------------------------------------------------------------------
+
+
+def _headlines(evaluation: Evaluation, name: str) -> Iterator[Headline]:
+    mine = evaluation.saes[name]
+    d_sae = _width(evaluation, name)
+    l0, ev, ce, dead = (metric(mine, *key) for key in (_L0, _EV, _CE, _DEAD))
+    yield _headline(evaluation, name, "Active latents (L0)", l0, _say_l0(l0, d_sae), _L0)
+    yield _headline(evaluation, name, "Explained variance", ev, _say_ev(evaluation, name, ev), _EV)
+    yield _headline(evaluation, name, "CE score (zero ablation)", ce, _say_ce(evaluation, name, ce), _CE)
+    yield _headline(evaluation, name, "Dead latents", dead, _say_dead(dead, d_sae), _DEAD, share=True)
+    yield _fifth(evaluation, name)
+
+
+def _headline(
+    evaluation: Evaluation, name: str, label: str, m: Metric, sentence: str, key: tuple[str, str], share: bool = False
+) -> Headline:
+    values = {c: metric(evaluation.controls[c], *key).value for c in controls_of(evaluation, name)}
+    return _shown(label, m, sentence, {short(c, name): v for c, v in values.items()}, share=share)
+
+
+def _shown(
+    label: str, m: Metric, sentence: str, beside: dict[str, float], share: bool = False, unit: str = "tokens"
+) -> Headline:
+    text = percent if share else number
+    known = [f"{control}: {text(value)}" for control, value in beside.items() if math.isfinite(value)]
+    scale = 100 if share else 1
+    span = interval(Metric(m.value * scale, m.low * scale, m.high * scale, m.n))
+    return Headline(
+        label,
+        text(m.value),
+        f"95 % interval {span}{PERCENT if share else ''}" if span else "",
+        f"over {m.n:,} {unit}" if m.n else "not measured",
+        sentence,
+        "; ".join(known),
+    )
+
+
+def _say_l0(l0: Metric, d_sae: int) -> str:
+    if not math.isfinite(l0.value):
+        return "How many latents are active was not measured."
+    if l0.value == 0:
+        return "No latent ever fires: the SAE puts the same vector in place of every activation."
+    share = l0.value / d_sae if d_sae else math.nan
+    verdict = "not sparse" if share > 0.25 else "only moderately sparse" if share > 0.05 else "sparse"
+    return f"On average {number(l0.value)} of {d_sae:,} latents are active on a token ({percent(share)}): {verdict}."
+
+
+def _say_ev(evaluation: Evaluation, name: str, ev: Metric) -> str:
+    if not math.isfinite(ev.value):
+        return "The reconstruction was not measured."
+    words = f"The reconstruction explains {percent(ev.value)} of what varies in the activations"
+    verdict = _against(evaluation, name, ev, _EV)
+    return f"{words}{f': {verdict}' if verdict else ''}."
+
+
+def _say_ce(evaluation: Evaluation, name: str, ce: Metric) -> str:
+    losses = flat(evaluation.saes[name])
+    if not math.isfinite(ce.value) or "ce_loss_with_sae" not in losses:
+        return "The model was not run with the SAE in place."
+    words = (
+        f"With the SAE in place the model loses {number(losses['ce_loss_with_sae'].value, 4)} nats per token instead of "
+        f"{number(losses['ce_loss_without_sae'].value, 4)}; 1 would be no harm, 0 as bad as zeros."
+    )
+    verdict = _against(evaluation, name, ce, _CE)
+    words += f" It is {verdict}." if verdict else ""
+    strict = losses.get("ce_loss_score_mean")
+    return f"{words} Against mean ablation, the stricter score: {number(strict.value)}." if strict else words
+
+
+def _say_dead(dead: Metric, d_sae: int) -> str:
+    if not math.isfinite(dead.value):
+        return "Which latents fire was not measured."
+    words = f"{round(dead.value * d_sae):,} of {d_sae:,} latents fired on none of {dead.n:,} tokens"
+    verdict = (
+        "most are unused" if dead.value > 0.5 else "many are unused" if dead.value > 0.1 else "nearly all are used"
+    )
+    return f"{words}: {verdict}."
+
+
+def _fifth(evaluation: Evaluation, name: str) -> Headline:
+    """Capability; where no prompt was tried, how often the prediction stays the same."""
+    found = evaluation.capability
+    if found is None or name not in found.rows:
+        m = metric(evaluation.saes[name], "model_behavior_preservation", "top1_agreement")
+        words = "On so many of the tokens the model with the SAE in place predicts the same next token as alone."
+        words = words if math.isfinite(m.value) else "The model was not run with the SAE in place."
+        key = "model_behavior_preservation", "top1_agreement"
+        return _headline(evaluation, name, "Same prediction", m, words, key, share=True)
+    m = kept(found, name).share
+    beside = {short(c, name): kept(found, c).share.value for c in controls_of(evaluation, name) if c in found.rows}
+    words = (
+        f"Of {m.n:,} prompts whose next token the model ranks first, it still ranks {round(m.value * m.n):,} first with "
+        f"the SAE in place{'' if m.n >= 30 else '; too few prompts to say much'}."
+        if m.n
+        else f"The model alone ranks the next token first on none of {len(found.without):,} prompts."
+    )
+    return _shown("Answers kept", m, words, beside, share=True, unit="prompts")
+
+
+def _against(evaluation: Evaluation, name: str, m: Metric, key: tuple[str, str]) -> str:
+    """How a number stands to the best control but the identity, which is perfect by construction."""
+    rivals = {c: metric(evaluation.controls[c], *key) for c in _rivals(evaluation, name)}
+    rivals = {c: rival for c, rival in rivals.items() if math.isfinite(rival.value)}
+    if not rivals or not math.isfinite(m.value):
+        return ""
+    best = max(rivals, key=lambda c: rivals[c].value)
+    apart = m.low > rivals[best].high or m.high < rivals[best].low
+    verdict = "no different from" if not apart else "above" if m.value > rivals[best].value else "below"
+    return f"{verdict} the best control ({short(best, name)})"
+
+
+def _rivals(evaluation: Evaluation, name: str) -> list[str]:
+    return [c for c in controls_of(evaluation, name) if not c.startswith("identity at ")]
+
+
+def _width(evaluation: Evaluation, name: str) -> int:
+    return int(evaluation.about.get(name, {}).get("d_sae") or 0)
+
+
+# --- warnings -----------------------------------------------------------------------------------------------------
+
+
+def _warnings(evaluation: Evaluation, name: str) -> Iterator[str]:
+    mine, d_sae = evaluation.saes[name], _width(evaluation, name)
+    l0, ev, ce, dead = (metric(mine, *key) for key in (_L0, _EV, _CE, _DEAD))
+    if l0.value == 0:
+        yield "The SAE never fires: not one latent was active on any token. It is broken, or its threshold is too high."
+    elif d_sae and l0.value > d_sae / 4:
+        yield f"Not sparse: {number(l0.value)} of {d_sae:,} latents are active on a token, more than a quarter."
+    for control in _rivals(evaluation, name):
+        theirs = metric(evaluation.controls[control], *_EV).value
+        if ev.value < theirs:
+            yield (
+                f"Explained variance {number(ev.value)} is below that of the control {short(control, name)}, "
+                f"{number(theirs)}: training is not what explains the activations."
+            )
+        theirs = metric(evaluation.controls[control], *_CE).value
+        if control.startswith("random twin") and ce.value < theirs:
+            yield (
+                f"CE score {number(ce.value)} is below that of random directions, {number(theirs)}: "
+                "the model would be served better by an SAE that was never trained."
+            )
+    if dead.value > 0.5:
+        yield f"{percent(dead.value)} of the latents never fired on {dead.n:,} tokens: most of the SAE is unused."
+    tokens = evaluation.held_out.get("tokens")
+    if tokens is not None and tokens < FEW_TOKENS:
+        yield f"Only {tokens:,} tokens were measured, fewer than {FEW_TOKENS:,}: rare latents look dead, intervals are wide."
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
+
+
+def _groups(evaluation: Evaluation, name: str, controls: list[str]) -> Iterator[tuple[str, list[Row]]]:
+    """Every metric, in the order of the glossary; unknown groups and metrics last, without an explanation."""
+    columns = [evaluation.saes[name], *(evaluation.controls[control] for control in controls)]
+    known = [group for group in GROUPS if group in columns[0]]
+    for group in known + [group for group in columns[0] if group not in GROUPS]:
+        rows = []
+        for key, mine in columns[0][group].items():
+            cells = [metric(column, group, key) for column in columns]
+            texts = [(number(m.value, 4), interval(m, 4)) for m in cells]
+            rows.append(Row(key, METRICS.get(key, ""), texts, f"{mine.n:,}" if mine.n else "–"))
+        yield GROUPS.get(group, group), rows
+
+
+def _said(evaluation: Evaluation, name: str) -> list[Said]:
+    found = evaluation.capability
+    if found is None or name not in found.rows:
+        return []
+    triples = zip(found.prompts, found.without, found.rows[name], strict=True)
+    return [
+        Said(
+            p.text,
+            p.answer.replace(" ", "␣").replace("\n", "⏎"),
+            alone.continuation,
+            alone.rank,
+            now.continuation,
+            now.rank,
+        )
+        for p, alone, now in list(triples)[:PROMPTS]
+    ]
