@@ -32,7 +32,7 @@ from kanary.training.fit import Ending, fit
 from kanary.training.logs import open_loggers, require_loggers
 from kanary.training.progress import TrainingProgress, say
 
-REMEMBERED = ("l0", "explained_variance", "ce_loss_score", "dead_share")
+REMEMBERED = ("l0", "explained_variance", "ce_loss_score", "ce_loss_without_sae", "dead_share")
 """The numbers that a trained SAE carries with it."""
 
 
@@ -156,6 +156,7 @@ def open_inputs(
         "fingerprint": lm.fingerprint,
         "tokenizer": lm.tokenizer_name,
         "special_ids": sorted(lm.special_ids),
+        "bos_id": lm.bos_id,
         "text": text.name,
         "text_fingerprint": text.fingerprint,
         "part": part,

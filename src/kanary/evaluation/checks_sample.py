@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanary.evaluation.inputs import Inputs
-from kanary.evaluation.losses import window_losses
+from kanary.evaluation.losses import read, window_losses
 from kanary.lm import LanguageModel, Trace, trace
 from kanary.sae import SAE, SparseCodes
 from kanary.text import TokenBatch, Windows
@@ -136,7 +136,7 @@ def _activations(
 
 
 def _losses(clean: Trace, logits: Tensor, batch: TokenBatch) -> Tensor:
-    return window_losses(clean.logits, logits, clean.tokens, batch.special[: len(logits)].to(logits.device)).ce
+    return window_losses(read(clean.logits), logits, clean.tokens, batch.special[: len(logits)].to(logits.device)).ce
 
 
 def _windows(lm: LanguageModel, window: int, least: int, most: int) -> int:

@@ -1,5 +1,6 @@
 """One pass over the text: every statistic of every SAE and control, in memory that does not grow with the tokens."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.evaluation.losses import CHUNK, window_losses
+from kanary.evaluation.losses import CHUNK, Clean, read, window_losses
 from kanary.evaluation.metrics import fidelity_metrics, loss_metrics, merged, token_stats
 from kanary.evaluation.result import Details, Metric
 from kanary.evaluation.row import DetailedRow, Row, View, Whole
@@ -67,6 +68,7 @@ class Measurement:
         self.controls = {name: Row(each) for name, each in controls.items()}
         self.losses = {name: Sums() for name in (*saes, *controls)}
         self.whole, self.first = _Part(self.sites), _Part(self.sites)
+        self.ablated: dict[tuple[str, str], Tensor] = {}  # logits [1, position, vocab] that hold for every window
 
     @torch.no_grad()
     def add(self, batch: TokenBatch, *, controls: bool) -> None:
@@ -98,31 +100,49 @@ class Measurement:
         wholes: Mapping[str, Whole] | None = None,
     ) -> None:
         special, place = batch.special.to(self.lm.device), self.whole.windows
+        predicted = read(clean.logits) if clean else None
         for site in self.sites:
             view = View(x[site], special, (wholes or {}).get(site))
             sums = view.sums()
             self.whole.sites[site].add(place, **sums)
             if controls:
-                self.first.sites[site].add(place, **sums, **(self._ablations(clean, site, special) if clean else {}))
+                extra = self._ablations(clean, predicted, site, special) if clean and predicted else {}
+                self.first.sites[site].add(place, **sums, **extra)
             for name, row in {**self.saes, **(self.controls if controls else {})}.items():
                 if row.standin.site == site:
                     x_hat = row.add(view, place)
-                    if clean:
+                    if clean and predicted:
                         new = clean.replay(site, view.spliced(x_hat))
-                        found = window_losses(clean.logits, new, clean.tokens, special)
+                        found = window_losses(predicted, new, clean.tokens, special)
                         self.losses[name].add(place, **found._asdict())
         for part in (self.whole, self.first) if controls else (self.whole,):
             part.count(batch)
 
-    def _ablations(self, clean: Trace, site: str, special: Tensor) -> dict[str, Tensor]:
+    def _ablations(self, clean: Trace, predicted: Clean, site: str, special: Tensor) -> dict[str, Tensor]:
         """Sums of the clean model and of the two ablations, which spare no position."""
+        sums = {"n_ce": (~special[:, :-1]).sum(1), "ce_clean": predicted.ce(clean.tokens, special)}
         x = clean.x[site]
-        same = window_losses(clean.logits, clean.logits, clean.tokens, special)
-        sums = {"n_ce": (~special[:, :-1]).sum(1), "ce_clean": same.ce}
         for name, value in (("zero", torch.zeros_like(x)), ("mean", self.means[site].to(x).expand_as(x))):
-            found = window_losses(clean.logits, clean.replay(site, value), clean.tokens, special)
+            found = window_losses(predicted, self._ablated(clean, site, name, value), clean.tokens, special)
             sums |= {f"ce_{name}": found.ce, f"kl_{name}": found.kl}
         return sums
+
+    def _ablated(self, clean: Trace, site: str, name: str, value: Tensor) -> Tensor:
+        """Logits with the same vector at every position: ``[windows or 1, position, vocab]``.
+
+        Fast because nothing of the window is left in the residual stream, so one forward tells all. That is seen, not
+        assumed: a family may read its tokens again further on.
+        """
+        known = self.ablated.get((site, name))
+        if known is not None and known.shape[1] == clean.tokens.shape[1]:
+            return known
+        logits = clean.replay(site, value)
+        room = sum(kept.numel() for kept in self.ablated.values()) + logits[0].numel() <= 4 * CHUNK
+        if room and self.lm.site(site).kind in ("resid_pre", "resid_post"):
+            others = dataclasses.replace(clean, tokens=clean.tokens.flip(1)).replay(site, value)
+            if torch.equal(logits, others) and torch.equal(logits, logits[:1].expand_as(logits)):
+                self.ablated[site, name] = logits[:1].clone()
+        return logits
 
     def result(self) -> Measured:
         """The numbers so far.
