@@ -16,7 +16,7 @@ from torch import Tensor
 import kanary
 from conftest import small_tokenizer
 from kanary.errors import KanaryError
-from kanary.evaluation.check import Check, check, lines
+from kanary.evaluation.checks.check import Check, check, lines
 from kanary.lm import LanguageModel, Trace
 from kanary.sae import SAE
 from kanary.text import TokenBatch, Windows

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from kanary.errors import KanaryError
-from kanary.evaluation.compare import Comparison, compare
-from kanary.evaluation.curves import COLUMNS
-from kanary.evaluation.matched import Estimate, estimate, interpolate, t_quantile, verdicts, welch
+from kanary.evaluation.comparison.compare import Comparison, compare
+from kanary.evaluation.comparison.curves import COLUMNS
+from kanary.evaluation.comparison.matched import Estimate, estimate, interpolate, t_quantile, verdicts, welch
 from kanary.evaluation.result import Metric
 
 # Two-sided 95 % quantiles of Student's t, as printed in tables.

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from evaluations import D_SAE, NAN, TOKENS, evaluation, numbers
-from kanary.evaluation.pictures import Figure, figures, interval, left_out
-from kanary.evaluation.report import report
+from kanary.evaluation.pages.pictures import Figure, figures, interval, left_out
+from kanary.evaluation.pages.report import report
 from kanary.evaluation.result import Evaluation, LatentTable, Metric
 
 

@@ -11,9 +11,9 @@ import torch
 
 from evaluations import D_SAE, NAN, TOKENS, details, evaluation, numbers
 from kanary.evaluation import metrics
-from kanary.evaluation.glossary import GROUPS, METRICS
-from kanary.evaluation.page import shown
-from kanary.evaluation.report import report, warnings
+from kanary.evaluation.pages.glossary import GROUPS, METRICS
+from kanary.evaluation.pages.page import shown
+from kanary.evaluation.pages.report import report, warnings
 from kanary.evaluation.result import Answer, Capability, Evaluation, Metric, Prompt, flat
 from kanary.evaluation.sums import Sums, bootstrap
 
@@ -230,7 +230,21 @@ def test_every_metric_that_is_measured_is_explained() -> None:
     site, row, draws = Sums(), Sums(), bootstrap(3, 0)
     keys = ("n", "n_ce", "square", "norm", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
     site.add(0, x=torch.ones(3, 2), **dict.fromkeys(keys, torch.ones(3)))
-    row_keys = ("error", "error_by_batch", "legacy", "cosine", "norm", "ratio", "square", "dot", "ce", "kl", "agree", "l0", "l1")
+    row_keys = [
+        "error",
+        "error_by_batch",
+        "legacy",
+        "cosine",
+        "norm",
+        "ratio",
+        "square",
+        "dot",
+        "ce",
+        "kl",
+        "agree",
+        "l0",
+        "l1",
+    ]
     row.add(0, l0_histogram=torch.ones(3, 4), **dict.fromkeys(row_keys, torch.ones(3)))
     measured = metrics.merged(
         metrics.fidelity_metrics(site, row, draws, 2),

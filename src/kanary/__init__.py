@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from kanary.activations.harvest import HarvestConfig, harvest
     from kanary.activations.store import ActivationStore
     from kanary.errors import KanaryError
-    from kanary.evaluation.check import check
-    from kanary.evaluation.compare import compare
+    from kanary.evaluation.checks.check import check
+    from kanary.evaluation.comparison.compare import compare
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
@@ -22,8 +22,8 @@ _HOMES = {
     "kanary.activations.harvest": ["HarvestConfig", "harvest"],
     "kanary.activations.store": ["ActivationStore"],
     "kanary.errors": ["KanaryError"],
-    "kanary.evaluation.check": ["check"],
-    "kanary.evaluation.compare": ["compare"],
+    "kanary.evaluation.checks.check": ["check"],
+    "kanary.evaluation.comparison.compare": ["compare"],
     "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],

@@ -241,7 +241,7 @@ def compare(
 ) -> None:
     from rich.console import Console
 
-    from kanary.evaluation.compare import compare
+    from kanary.evaluation.comparison.compare import compare
 
     found = compare(runs, out)
     console = Console(highlight=False)
@@ -261,7 +261,7 @@ def check(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1.")] = "auto",
 ) -> None:
-    from kanary.evaluation.check import check, lines
+    from kanary.evaluation.checks.check import check, lines
 
     found = check(run, text=text, model=model, device=device)
     typer.echo(lines(found))

@@ -13,9 +13,9 @@ from kanary.evaluation.inputs import Inputs, open_inputs
 from kanary.evaluation.latents import latent_table
 from kanary.evaluation.metrics import census, merged
 from kanary.evaluation.numbers import CONTROL_TOKENS, Sampling, numbers
+from kanary.evaluation.pages.report import report
 from kanary.evaluation.peers import LIKE, shuffled
 from kanary.evaluation.progress import bar
-from kanary.evaluation.report import report
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
 from kanary.evaluation.standin import Spliced, StandIn
 from kanary.evaluation.tables import write_tables

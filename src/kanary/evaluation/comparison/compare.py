@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kanary.errors import KanaryError
-from kanary.evaluation.curves import COLUMNS, Match, Point, matches, measured
-from kanary.evaluation.families import Entry, Family, count, grouped, independent, listed, read_runs
-from kanary.evaluation.labels import labels
+from kanary.evaluation.comparison.curves import COLUMNS, Match, Point, matches, measured
+from kanary.evaluation.comparison.families import Entry, Family, count, grouped, independent, listed, read_runs
+from kanary.evaluation.comparison.labels import labels
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,12 +52,12 @@ class Comparison:
 
     def table(self) -> "Table":
         """For a terminal, at most 100 columns wide."""
-        from kanary.evaluation.compare_table import terminal_table
+        from kanary.evaluation.comparison.table import terminal_table
 
         return terminal_table(self)
 
     def to_json(self) -> dict[str, Any]:
-        from kanary.evaluation.compare_table import to_json
+        from kanary.evaluation.comparison.table import to_json
 
         return to_json(self)
 
@@ -67,8 +67,8 @@ class Comparison:
         Raises:
             KanaryError: another ending; the disk is full.
         """
-        from kanary.evaluation.compare_page import page
-        from kanary.evaluation.compare_table import to_csv
+        from kanary.evaluation.comparison.page import page
+        from kanary.evaluation.comparison.table import to_csv
         from kanary.files import write_json, write_text
 
         _check_suffix(path)

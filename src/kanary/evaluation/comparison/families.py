@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kanary.errors import KanaryError
-from kanary.evaluation.matched import Seed
+from kanary.evaluation.comparison.matched import Seed
 from kanary.evaluation.result import Metric
 from kanary.files import read_json
 

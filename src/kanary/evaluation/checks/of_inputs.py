@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanary.evaluation.checks_sample import Sample, Verdict
+from kanary.evaluation.checks.sample import Sample, Verdict
 from kanary.text import TokenBatch
 from kanary.text.guard import LEAST_AGREEMENT, MOST_LOSS, round_trip
 

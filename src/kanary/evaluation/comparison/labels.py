@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kanary.evaluation.families import COMPARED, Family, Options, count
+from kanary.evaluation.comparison.families import COMPARED, Family, Options, count
 
 NAMES = {"model": "model_name", "text": "text_name", "test_text": "test_name"}
 PLACE = ("model", "test_text", "test_part", "window")

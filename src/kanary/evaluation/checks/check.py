@@ -9,35 +9,35 @@ from typing import NamedTuple
 import torch
 
 from kanary.errors import KanaryError
-from kanary.evaluation import checks_inputs, checks_sae
-from kanary.evaluation.checks_sample import Coded, Sample, Verdict, code, read_sample
+from kanary.evaluation.checks import of_inputs, of_sae
+from kanary.evaluation.checks.sample import Coded, Sample, Verdict, code, read_sample
 from kanary.evaluation.inputs import Inputs, open_inputs
 from kanary.evaluation.progress import bar
 from kanary.files import read_json
 from kanary.training import checkpoint
 
 _OF_TEXT: dict[str, Callable[[Sample], Verdict]] = {
-    "the model knows the text": checks_inputs.known_text,
-    "token ids": checks_inputs.token_ids,
-    "BOS and special tokens": checks_inputs.special_tokens,
+    "the model knows the text": of_inputs.known_text,
+    "token ids": of_inputs.token_ids,
+    "BOS and special tokens": of_inputs.special_tokens,
 }
 _OF_SITE: dict[str, Callable[[Sample, str], Verdict]] = {
-    "where the site lies": checks_inputs.place,
-    "writing back": checks_inputs.writing_back,
-    "reading and writing": checks_inputs.same_point,
-    "exact CE scores": checks_inputs.exact_scores,
+    "where the site lies": of_inputs.place,
+    "writing back": of_inputs.writing_back,
+    "reading and writing": of_inputs.same_point,
+    "exact CE scores": of_inputs.exact_scores,
 }
 _OF_SAE: dict[str, Callable[[Sample, Coded], Verdict]] = {
-    "input scale": checks_sae.input_scale,
-    "input mean": checks_sae.input_mean,
-    "its own site": checks_sae.own_site,
-    "recorded numbers": checks_sae.recorded_numbers,
-    "planted directions": checks_sae.planted_directions,
-    "shuffled control": checks_sae.shuffled_control,
-    "firing": checks_sae.firing,
-    "unit directions": checks_sae.unit_directions,
-    "size of the output": checks_sae.output_size,
-    "special tokens pass": checks_sae.special_untouched,
+    "input scale": of_sae.input_scale,
+    "input mean": of_sae.input_mean,
+    "its own site": of_sae.own_site,
+    "recorded numbers": of_sae.recorded_numbers,
+    "planted directions": of_sae.planted_directions,
+    "shuffled control": of_sae.shuffled_control,
+    "firing": of_sae.firing,
+    "unit directions": of_sae.unit_directions,
+    "size of the output": of_sae.output_size,
+    "special tokens pass": of_sae.special_untouched,
 }
 _SAVED = "saved and loaded"
 _MARKS = {True: "✓", False: "✗", None: "–"}
@@ -103,16 +103,16 @@ def lines(checks: Iterable[Check]) -> str:
 
 
 def _checks(sample: Sample, sites: Iterable[str], saved: Mapping[str, Path]) -> Iterator[Check]:
-    for name, of_text in _OF_TEXT.items():
-        yield _done("model and text", name, partial(of_text, sample))
+    for name, test in _OF_TEXT.items():
+        yield _done("model and text", name, partial(test, sample))
     for site in sites:
-        for name, of_site in _OF_SITE.items():
-            yield _done(site, name, partial(of_site, sample, site))
+        for name, about_site in _OF_SITE.items():
+            yield _done(site, name, partial(about_site, sample, site))
     for sae_name, sae in sample.inputs.saes.items():
         coded = code(sample, sae_name, sae)
-        for name, of_sae in _OF_SAE.items():
-            yield _done(sae_name, name, partial(of_sae, sample, coded))
-        yield _done(sae_name, _SAVED, partial(checks_sae.saved_codes, sample, coded, saved.get(sae_name)))
+        for name, about_sae in _OF_SAE.items():
+            yield _done(sae_name, name, partial(about_sae, sample, coded))
+        yield _done(sae_name, _SAVED, partial(of_sae.saved_codes, sample, coded, saved.get(sae_name)))
 
 
 def _done(about: str, name: str, test: Callable[[], Verdict]) -> Check:

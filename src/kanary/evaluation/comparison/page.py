@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kanary.evaluation.compare_table import METHOD, by_family, counted, seeds, shown
-from kanary.evaluation.curves import COLUMNS, Match, Point
-from kanary.evaluation.families import Family, count, listed
-from kanary.evaluation.labels import setting_label
-from kanary.evaluation.page import render
+from kanary.evaluation.comparison.curves import COLUMNS, Match, Point
+from kanary.evaluation.comparison.families import Family, count, listed
+from kanary.evaluation.comparison.labels import setting_label
+from kanary.evaluation.comparison.table import METHOD, by_family, counted, seeds, shown
+from kanary.evaluation.pages.page import render
 from kanary.evaluation.result import Metric
 from kanary.svg import Axis, Series, lines
 
 if TYPE_CHECKING:
-    from kanary.evaluation.compare import Comparison
+    from kanary.evaluation.comparison.compare import Comparison
 
 TITLES = {
     "explained_variance": "Explained variance",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kanary.evaluation.checks_sample import Coded, Moments, Ratio, Sample, Verdict, ratio
+from kanary.evaluation.checks.sample import Coded, Moments, Ratio, Sample, Verdict, ratio
 from kanary.files import read_json, read_tensors, verify
 from kanary.sae import SAE, SparseCodes
 from kanary.sae.store import described, load_state

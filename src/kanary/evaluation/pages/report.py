@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kanary.evaluation.capability import kept
-from kanary.evaluation.glossary import GROUPS, METRICS
-from kanary.evaluation.page import render
-from kanary.evaluation.pictures import Figure, controls_of, figures, interval, left_out, metric, percent, short
+from kanary.evaluation.pages.glossary import GROUPS, METRICS
+from kanary.evaluation.pages.page import render
+from kanary.evaluation.pages.pictures import Figure, controls_of, figures, interval, left_out, metric, percent, short
 from kanary.evaluation.result import Evaluation, Metric, flat
 from kanary.scales import number
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from kanary.evaluation.curves import COLUMNS, Column, Match, Point, metric_names
-from kanary.evaluation.families import Entry, Family
-from kanary.evaluation.labels import setting_label
-from kanary.evaluation.matched import Estimate, Verdict
+from kanary.evaluation.comparison.curves import COLUMNS, Column, Match, Point, metric_names
+from kanary.evaluation.comparison.families import Entry, Family
+from kanary.evaluation.comparison.labels import setting_label
+from kanary.evaluation.comparison.matched import Estimate, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kanary.evaluation.compare import Comparison
+    from kanary.evaluation.comparison.compare import Comparison
 
 NAME = 26  # columns for the names, of 100
 SIGNS = {"best": "▲△", "tie": "=≈", "worse": "▼▽", "no verdict": "??", "alone": "  "}  # the second for few seeds

@@ -5,8 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from kanary.evaluation.families import Entry, Family, Options, grouped
-from kanary.evaluation.matched import Curve, Estimate, Seed, Verdict, estimate, interpolate, mean_metric, verdicts
+from kanary.evaluation.comparison.families import Entry, Family, Options, grouped
+from kanary.evaluation.comparison.matched import (
+    Curve,
+    Estimate,
+    Seed,
+    Verdict,
+    estimate,
+    interpolate,
+    mean_metric,
+    verdicts,
+)
 from kanary.evaluation.result import Metric
 
 
