@@ -98,7 +98,7 @@ def flags(
         parameters = [p for p in inspect.signature(command).parameters.values() if p.name != "values"]
         fields = [f for f in dataclasses.fields(config) if f.name not in ("options", *without)]
         for field in fields:
-            parameters.append(_flag(field, hints[field.name]))
+            parameters.append(_flag(field, hints[field.name], lists))
 
         def run(**given: Any) -> None:
             values = {f.name: given.pop(f.name) for f in fields}
@@ -116,10 +116,10 @@ def flags(
     return decorate
 
 
-def _flag(field: "dataclasses.Field[Any]", hint: Any) -> inspect.Parameter:
+def _flag(field: "dataclasses.Field[Any]", hint: Any, lists: bool) -> inspect.Parameter:
     name = "--" + field.name.replace("_", "-")
     boolean = bool in (hint, *typing.get_args(hint))
-    names = [f"{name}/--no-{name[2:]}"] if boolean else [name, "--seeds"] if field.name == "seed" else [name]
+    names = [f"{name}/--no-{name[2:]}"] if boolean else [name, "--seeds"] if lists and field.name == "seed" else [name]
     shown = "" if field.default in (None, "", ()) or boolean else f" [{field.default}]"
     extra = " *Takes a list.*" if field.metadata["sweep"] else ""
     info = typer.Option(
@@ -234,7 +234,7 @@ def evaluate(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders that have been evaluated.", show_default=False)],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     out: Annotated[
         Path | None, typer.Option(help="Write the comparison here: .html, .csv or .json.", show_default=False)
     ] = None,
@@ -254,7 +254,7 @@ def compare(
 
 
 def check(
-    run: Annotated[Path, typer.Argument(help="A run folder or an SAE's folder.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder or an SAE's folder.", show_default=False)],
     text: Annotated[str | None, typer.Option(help="Another text than that of training.", show_default=False)] = None,
     model: Annotated[
         str | None, typer.Option(help="The language model, if it has moved since training.", show_default=False)
