@@ -10,9 +10,17 @@ import pytest
 import torch
 
 from evaluations import D_SAE, NAN, TOKENS, evaluation, numbers
-from kanary.evaluation.pages.pictures import Figure, figures, interval, left_out
+from kanary.evaluation.pages.pictures import Figure, interval, pictures
 from kanary.evaluation.pages.report import report
 from kanary.evaluation.result import Evaluation, LatentTable, Metric
+
+
+def figures(made: Evaluation, name: str) -> list[Figure]:
+    return pictures(made, name)[0]
+
+
+def left_out(made: Evaluation, name: str) -> list[str]:
+    return pictures(made, name)[1]
 
 
 def by_title(made: Evaluation, name: str = "topk") -> dict[str, Figure]:

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -16,38 +15,7 @@ from kanary.evaluation.pages.page import shown
 from kanary.evaluation.pages.report import report, warnings
 from kanary.evaluation.result import Answer, Capability, Evaluation, Metric, Prompt, flat
 from kanary.evaluation.sums import Sums, bootstrap
-
-VOID = {"meta", "br", "wbr", "link", "img", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """What a browser would make of the page; fails where tags do not match."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert not self.open
-        self.ids = [value for _, attrs in self.tags if (value := attrs.get("id"))]
-        self.links = [str(attrs["href"]) for tag, attrs in self.tags if tag == "a"]
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
+from pages import Page
 
 
 def page(made: Evaluation) -> Page:
@@ -208,7 +176,7 @@ def test_what_could_not_be_measured_at_all_is_said() -> None:
 def test_warnings_come_when_they_should(sae: Mapping[str, float], held_out: Mapping[str, int], says: list[str]) -> None:
     made = evaluation(saes={"topk": numbers(**sae)})
     made = dataclasses.replace(made, held_out={**made.held_out, **held_out})
-    found = warnings(made, "topk")
+    found = list(warnings(made, "topk"))
     assert len(found) == len(says)
     for said, line in zip(says, found, strict=True):
         assert said in line

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-LARGEST, SMALLEST = 1e300, 1e-300  # beyond these, differences and ratios leave the range of a float
-_DECADES = 307.0  # 10 to this power is still a float
+LARGEST, SMALLEST = 1e100, 1e-100  # what is beyond has no place on an axis: differences and ratios must stay floats
 
 
 class Scale(NamedTuple):
@@ -44,7 +43,7 @@ class Scale(NamedTuple):
         free_low = ends[0] is None or min(marks, default=math.inf) < ends[0]
         free_high = ends[1] is None or max(marks, default=-math.inf) > ends[1]
         least, most = least - room * free_low, most + room * free_high
-        return cls(max(least, -_DECADES), min(most, _DECADES), True, *span) if log else cls(least, most, False, *span)
+        return cls(least, most, log, *span)
 
     def at(self, value: float) -> float:
         """The coordinate of a value, kept between the ends."""
@@ -91,12 +90,11 @@ def trim(digits: str) -> str:
 
 def usable(value: float, log: bool) -> bool:
     """Whether a value has a place on an axis."""
-    return math.isfinite(value) and (value > 0 or not log)
+    return abs(value) <= LARGEST and (value >= SMALLEST or not log)
 
 
 def _inner(value: float, log: bool) -> float:
-    clipped = max(-LARGEST, min(LARGEST, value))
-    return math.log10(max(SMALLEST, clipped)) if log else clipped
+    return math.log10(value) if log else value
 
 
 def _round_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:

@@ -2,8 +2,8 @@
 
 The texts stand inside HTML (so they name no XML namespace). Colours come from CSS: a page may set ``--series-0`` to
 ``--series-6``, ``--plot-ink``, ``--plot-soft`` and ``--plot-grid``; without them a light and a dark set follow the
-reader's ``prefers-color-scheme``, and print is always light. Numbers that are NaN or infinite (or not positive, on a
-logarithmic axis) are left out. Sizes are in units of the viewBox, about one pixel.
+reader's ``prefers-color-scheme``, and print is always light. Numbers that are NaN, infinite or
+beyond 1e100 (or not positive, on a logarithmic axis) are left out. Sizes are in units of the viewBox, about one pixel.
 
 Colours: Okabe and Ito (2008), distinguishable with every common colour blindness; the ramp is viridis.
 """
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from kanary.scales import Scale, number, trim, usable
@@ -45,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One line (or cloud of markers) of :func:`lines`; points stay in the order given."""
+    """One line of :func:`lines`; points stay in the order given."""
 
     name: str
     xs: Sequence[float]
@@ -54,8 +55,6 @@ class Series:
     """Lower ends of the error bars."""
     highs: Sequence[float] | None = None
     dashed: bool = False
-    line: bool = True
-    """Whether the points are joined."""
 
 
 def histogram(edges: Sequence[float], counts: Sequence[float], x: Axis, y: Axis, title: str) -> str:
@@ -115,7 +114,7 @@ def scatter(
     body = "".join(f'<g class="{shade}">{"".join(dots)}</g>' for shade, dots in sorted(groups.items()))
     if colours is not None:
         body += _colour_bar(scale, colour_label or "")
-    return plot.svg(title, f"Scatter plot of {len(points)} points.", body, ramp=colours is not None)
+    return plot.svg(title, f"Scatter plot of {len(points)} points.", body)
 
 
 def lines(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
@@ -138,14 +137,14 @@ def bars(
     highs: Sequence[float],
     x: Axis,
     title: str,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str],
 ) -> str:
     """Horizontal bars, each below its name and number, with whiskers from ``lows`` to ``highs``; one colour per group.
 
     A value that is missing keeps its row, with a dash.
     """
     rows = list(zip(names, map(float, values), map(float, lows), map(float, highs), strict=True))
-    kinds = list(dict.fromkeys(groups)) if groups is not None else []
+    kinds = list(dict.fromkeys(groups))
     legend, depth = _legend(kinds, start=16, shapes=False) if len(kinds) > 1 else ("", 0.0)
     ends = [v for _, *numbers in rows for v in numbers if usable(v, x.log)]
     low = x.low if x.log else min(0.0, x.low or 0.0)
@@ -154,8 +153,7 @@ def bars(
     base = top + step * len(rows)
     body = []
     for i, (name, value, low, high) in enumerate(rows):
-        colour = kinds.index(groups[i]) % len(_LIGHT) if groups is not None else 0
-        body.append(_bar(scale, top + step * i, name, (value, low, high), colour))
+        body.append(_bar(scale, top + step * i, name, (value, low, high), kinds.index(groups[i]) % len(_LIGHT)))
     height = base + BOTTOM
     axis = "".join(_x_axis(scale, x.label, top, base))
     return _svg(title, f"Bars for {', '.join(map(str, names))}.", height, legend + axis + "".join(body))
@@ -190,11 +188,11 @@ class _Plot:
         self.x = Scale.of(xs, (LEFT, WIDTH - right), log=x.log, low=x.low, high=x.high, padding=padding)
         self.y = Scale.of(ys, (self.base, self.top), log=y.log, low=floor, high=ceiling)
 
-    def svg(self, title: str, description: str, body: str, *, ramp: bool = False) -> str:
+    def svg(self, title: str, description: str, body: str) -> str:
         """The whole picture; axes are described in words as well."""
         words = f"{description} Horizontal: {self.labels[0]}. Vertical: {self.labels[1]}."
         frame = [*_x_axis(self.x, self.labels[0], self.top, self.base), *self._y_axis()]
-        return _svg(title, words, self.base + BOTTOM, "".join(frame) + body, ramp=ramp)
+        return _svg(title, words, self.base + BOTTOM, "".join(frame) + body)
 
     def _y_axis(self) -> Iterator[str]:
         for value, label in self.y.ticks():
@@ -244,7 +242,7 @@ def _points(series: Series, x: Axis, y: Axis) -> list[_Point | None]:
 def _drawn(plot: _Plot, series: Series, points: Sequence[_Point | None], index: int) -> str:
     """One series: its line, its error bars, its markers."""
     path, pen = [], "M"
-    for p in points if series.line else []:
+    for p in points:
         path.append(f"{pen}{_c(plot.x.at(p.x))} {_c(plot.y.at(p.y))}" if p else "")
         pen = "L" if p else "M"
     dashes = ' stroke-dasharray="5 4"' if series.dashed else ""
@@ -255,7 +253,7 @@ def _drawn(plot: _Plot, series: Series, points: Sequence[_Point | None], index: 
         if p and p.low is not None and p.high is not None and p.low != p.high
     )
     parts += [f'<path class="whisker" d="{errors}"/>'] if errors else []
-    if len(points) <= FEW or not series.line:
+    if len(points) <= FEW:
         parts += [_marker(plot, series.name, p, index) for p in points if p]
     return f'<g class="s{index % len(_LIGHT)}">{"".join(parts)}</g>'
 
@@ -341,20 +339,21 @@ def _legend(names: Sequence[str], start: float = LEFT, shapes: bool = True) -> t
     return "".join(parts), y + 14 - TOP
 
 
-def _svg(title: str, description: str, height: float, body: str, *, ramp: bool = False) -> str:
+def _svg(title: str, description: str, height: float, body: str) -> str:
     name = _text(title)
     return (
         f'<svg class="plot" role="img" aria-label="{name}" viewBox="0 0 {WIDTH} {_c(height)}">'
-        f"<title>{name}</title><desc>{_text(description)}</desc><style>{_style(ramp)}</style>{body}</svg>"
+        f"<title>{name}</title><desc>{_text(description)}</desc><style>{_style()}</style>{body}</svg>"
     )
 
 
-def _style(ramp: bool) -> str:
+@cache
+def _style() -> str:
     def colours(series: Sequence[str], ink: str, soft: str, grid: str, shades: Sequence[str]) -> str:
         rules = f".plot{{color:var(--plot-ink,{ink})}}.plot .label,.plot .soft{{color:var(--plot-soft,{soft})}}"
         rules += f".plot .grid{{stroke:var(--plot-grid,{grid})}}"
         rules += "".join(f".plot .s{i}{{color:var(--series-{i},{c})}}" for i, c in enumerate(series))
-        return rules + "".join(f".plot .r{i}{{color:#{c}}}" for i, c in enumerate(shades if ramp else []))
+        return rules + "".join(f".plot .r{i}{{color:#{c}}}" for i, c in enumerate(shades))
 
     return (
         ".plot{font:12px system-ui,sans-serif}.plot text,.plot .mark,.plot .dot,.plot .swatch,.plot .ramp{fill:currentColor}"

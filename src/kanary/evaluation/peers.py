@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from kanary.activations.pool import generator
-from kanary.errors import KanaryError, nearest
-from kanary.evaluation.result import Evaluation, Metrics
+from kanary.evaluation.result import Evaluation, Metrics, flat
 from kanary.lm.sites import KINDS
 from kanary.text import TokenBatch
 
 MISSING = -1.0
-_SHARED = {  # group -> its metrics, in both formats
+_SHARED: dict[str, tuple[str, ...]] = {  # group -> its metrics, in both formats
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
     "model_performance_preservation": (
         "ce_loss_score",
@@ -56,7 +55,6 @@ _COMPUTED = (
     "compute_featurewise_density_statistics",
     "compute_featurewise_weight_based_metrics",
 )
-
 
 _Window = tuple[Tensor, ...]
 """The fields of a TokenBatch, ``[window]`` each."""
@@ -96,7 +94,6 @@ def shuffled(batches: Iterable[TokenBatch], seed: int, buffer: int = 512) -> Ite
 class Peer:
     """How another library samples its text, and the shape in which it writes what it found."""
 
-    name: str
     window: int
     """Tokens per window, BOS included."""
     batch: int
@@ -109,23 +106,15 @@ class Peer:
     """Of the order of the text."""
     shape: Callable[[Evaluation, str], dict[str, Any]]
     """(evaluation, SAE name) -> the content of a result file."""
-    shuffle: Callable[[Iterable[TokenBatch], int], Iterator[TokenBatch]] = shuffled
-    """(windows, seed) -> the order in which they are read."""
 
 
 def saebench(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    """One SAE as SAEBench's core evaluation writes it (its schema: ``eval_output_schema_core.json``).
-
-    Raises:
-        KanaryError: no such SAE in the evaluation.
-    """
-    metrics, about = _of(evaluation, name)
-    groups: dict[str, dict[str, Any]] = _groups(metrics)
-    groups["reconstruction_quality"] |= {metric: _number(metrics, metric) for metric in _AS_CODED}
-    groups["misc_metrics"] = {metric: _number(metrics, metric) for metric in _MISC}
-    latents = _per_latent(evaluation, name)
-    columns = [*latents]
-    rows = zip(*(latents[column] for column in columns), strict=True)
+    """One SAE as SAEBench's core evaluation writes it (its schema: ``eval_output_schema_core.json``)."""
+    about, latents = evaluation.about[name], _per_latent(evaluation, name)
+    names = _SHARED | {
+        "reconstruction_quality": _SHARED["reconstruction_quality"] + _AS_CODED,
+        "misc_metrics": _MISC,
+    }
     return {
         "eval_type_id": "core",
         "eval_config": {
@@ -138,9 +127,10 @@ def saebench(evaluation: Evaluation, name: str) -> dict[str, Any]:
         },
         "eval_id": str(uuid4()),
         "datetime_epoch_millis": int(time.time() * 1000),
-        "eval_result_metrics": groups,
+        "eval_result_metrics": _groups(evaluation.saes[name], names),
         "eval_result_details": [
-            {"index": index, **dict(zip(columns, row, strict=True))} for index, row in enumerate(rows)
+            {"index": index, **dict(zip(latents, row, strict=True))}
+            for index, row in enumerate(zip(*latents.values(), strict=True))
         ],
         "sae_bench_commit_hash": _version(),
         "sae_lens_id": name,
@@ -152,12 +142,7 @@ def saebench(evaluation: Evaluation, name: str) -> dict[str, Any]:
 
 
 def saelens(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    """One SAE as SAELens' ``evals`` writes it.
-
-    Raises:
-        KanaryError: no such SAE in the evaluation.
-    """
-    metrics, about = _of(evaluation, name)
+    """One SAE as SAELens' ``evals`` writes it."""
     release = _release(evaluation)
     latents = _per_latent(evaluation, name)
     shared = ("feature_density", "consistent_activation_heuristic", *_ENCODER)
@@ -171,18 +156,18 @@ def saelens(evaluation: Evaluation, name: str) -> dict[str, Any]:
             "git_hash": "unknown",
             **dict.fromkeys(_COMPUTED, True),
         },
-        "metrics": _groups(metrics),
+        "metrics": _groups(evaluation.saes[name], _SHARED),
         "feature_metrics": {column: latents[column] for column in shared if column in latents},
-        "sae_cfg": _config(about, evaluation),
+        "sae_cfg": _config(evaluation.about[name], evaluation),
     }
 
 
 LIKE: Mapping[str, Peer] = {
     # custom_saes/run_all_evals_custom_saes.py: 200 and 2,000 batches of 16 x 128 tokens
-    "saebench": Peer("SAEBench", 128, 16, 200 * 16 * 128, 2000 * 16 * 128, 42, saebench),
+    "saebench": Peer(128, 16, 200 * 16 * 128, 2000 * 16 * 128, 42, saebench),
     # the defaults of `python -m sae_lens.evals`: 10 batches for the losses. For the rest it is content with the first of
     # them; here all ten count, since they are read anyway
-    "saelens": Peer("SAELens", 128, 16, 10 * 16 * 128, 10 * 16 * 128, 42, saelens),
+    "saelens": Peer(128, 16, 10 * 16 * 128, 10 * 16 * 128, 42, saelens),
 }
 
 
@@ -196,28 +181,17 @@ def _batch(windows: list[_Window]) -> TokenBatch:
     return TokenBatch(*(torch.stack(column) for column in zip(*windows, strict=True)))
 
 
-def _of(evaluation: Evaluation, name: str) -> tuple[Metrics, Mapping[str, Any]]:
-    if name not in evaluation.saes:
-        raise KanaryError(f"This evaluation has no SAE {name!r}. {nearest(name, evaluation.saes)}")
-    return evaluation.saes[name], evaluation.about.get(name, {})
-
-
-def _number(metrics: Metrics, metric: str) -> float:
-    found = (group[metric].value for group in metrics.values() if metric in group)
-    return _exists(next(found, MISSING))
-
-
 def _exists(value: float) -> float:
     return value if math.isfinite(value) else MISSING
 
 
-def _groups(metrics: Metrics) -> dict[str, dict[str, Any]]:
-    """Both formats' groups of numbers."""
+def _groups(metrics: Metrics, names: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+    """Groups of numbers by name, and how many tokens these are over."""
+    values = {name: _exists(metric.value) for name, metric in flat(metrics).items()}
     groups: dict[str, dict[str, Any]] = {
-        group: {metric: _number(metrics, metric) for metric in names} for group, names in _SHARED.items()
+        group: {metric: values.get(metric, MISSING) for metric in names[group]} for group in names
     }
-    groups["token_stats"] = {metric: int(_number(metrics, metric)) for metric in _TOKENS}
-    return groups
+    return groups | {"token_stats": {metric: int(values.get(metric, MISSING)) for metric in _TOKENS}}
 
 
 def _sampling(evaluation: Evaluation, peer: Peer) -> dict[str, Any]:

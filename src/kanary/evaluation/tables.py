@@ -8,11 +8,10 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
-from torch import Tensor
-
-from kanary.evaluation.result import Details, Evaluation, LatentTable, Metric
+from kanary.evaluation.result import Evaluation, flat
 from kanary.files import disk_errors, write_atomic
 
 Cell = str | int | float | None
@@ -53,7 +52,11 @@ def write_tables(folder: Path, evaluation: Evaluation, decode: Callable[[int], s
     _write(folder / "losses.csv", _loss_columns(), _losses(evaluation))
     columns = ("prompt", "answer", "document", "name", "rank", "probability", "continuation")
     _write(folder / "capability.csv", columns, _capability(evaluation))
-    _write(folder / "logit_weights.csv", tuple(_WEIGHTS), _logit_weights(evaluation, cache(decode)))
+    _write(
+        folder / "logit_weights.csv",
+        ("sae", "latent", "density", "firings", *_WEIGHTS),
+        _logit_weights(evaluation, cache(decode)),
+    )
 
 
 def guarded(text: str) -> str:
@@ -100,26 +103,15 @@ def _loss_columns() -> list[str]:
 
 
 def _losses(evaluation: Evaluation) -> Iterator[list[Cell]]:
+    sites = {name: about.get("site") for name, about in evaluation.about.items()}
+    sites |= {twin: sites[name] for name, about in evaluation.about.items() for twin in about.get("twins", ())}
     for rows, is_control in ((evaluation.saes, "false"), (evaluation.controls, "true")):
         for name, groups in rows.items():
-            metrics = {metric: value for group in groups.values() for metric, value in group.items()}
-            numbers: list[Cell] = []
-            for loss in LOSSES:
-                numbers += metrics[loss][:3] if loss in metrics else (None, None, None)
-            yield [name, is_control, _site(name, evaluation), *numbers, _tokens(metrics)]
-
-
-def _tokens(metrics: dict[str, Metric]) -> int | None:
-    return next((metrics[loss].n for loss in LOSSES if loss in metrics), None)
-
-
-def _site(name: str, evaluation: Evaluation) -> Cell:
-    """Where the SAE or control was put; controls carry it in their names, or belong to an SAE."""
-    for sae, about in evaluation.about.items():
-        if name == sae or name in about.get("twins", ()):
-            site: Cell = about.get("site")
-            return site
-    return name.rpartition(" at ")[2] if " at " in name else None
+            metrics = flat(groups)
+            n = next((metrics[loss].n for loss in LOSSES if loss in metrics), None)
+            numbers: list[Cell] = [each for loss in LOSSES for each in metrics.get(loss, (None,) * 4)[:3]]
+            # the identity and a PCA carry their site in their names
+            yield [name, is_control, sites.get(name) or name.partition(" at ")[2] or None, *numbers, n]
 
 
 def _capability(evaluation: Evaluation) -> Iterator[list[Cell]]:
@@ -134,44 +126,26 @@ def _capability(evaluation: Evaluation) -> Iterator[list[Cell]]:
             yield [*asked, name, answer.rank, answer.probability, answer.continuation]
 
 
-_WEIGHTS = (
-    "sae",
-    "latent",
-    "density",
-    "firings",
-    "mean",
-    "std",
-    "skewness",
-    "kurtosis",
-    "highest_token",
-    "lowest_token",
-    "max_decoder_cosine",
-)
+_WEIGHTS = {  # column -> field of LatentTable
+    "mean": "logit_mean",
+    "std": "logit_std",
+    "skewness": "logit_skewness",
+    "kurtosis": "logit_kurtosis",
+    "highest_token": "highest_token",
+    "lowest_token": "lowest_token",
+    "max_decoder_cosine": "max_decoder_cosine",
+}
 
 
 def _logit_weights(evaluation: Evaluation, decode: Callable[[int], str]) -> Iterator[list[Cell]]:
     for name, table in evaluation.latents.items():
-        columns = list(_latent_columns(table, evaluation.details.get(name), decode))
-        for latent, row in enumerate(zip(*columns, strict=True)):
+        details = evaluation.details.get(name)
+        firings = None if details is None else details.firings
+        density = None if details is None else details.firings.double() / details.tokens
+        columns: list[Iterable[Cell]] = [repeat(None) if each is None else each.tolist() for each in (density, firings)]
+        for column, field in _WEIGHTS.items():
+            values = getattr(table, field)
+            cells = repeat(None) if values is None else values.tolist()
+            columns.append(map(decode, cells) if column.endswith("_token") and values is not None else cells)
+        for latent, row in enumerate(zip(*columns, strict=False)):
             yield [name, latent, *row]
-
-
-def _latent_columns(
-    table: LatentTable, details: Details | None, decode: Callable[[int], str]
-) -> Iterator[Iterable[Cell]]:
-    """The columns after ``sae`` and ``latent``, ``d_sae`` cells each."""
-    absent: list[Cell] = [None] * len(table.max_decoder_cosine)
-
-    def numbers(values: Tensor | None) -> list[Cell]:
-        return absent if values is None else values.tolist()
-
-    def tokens(ids: Tensor | None) -> Iterable[Cell]:
-        return absent if ids is None else map(decode, ids.tolist())
-
-    yield numbers(None if details is None else details.firings.double() / details.tokens)
-    yield numbers(None if details is None else details.firings)
-    for moment in (table.logit_mean, table.logit_std, table.logit_skewness, table.logit_kurtosis):
-        yield numbers(moment)
-    yield tokens(table.highest_token)
-    yield tokens(table.lowest_token)
-    yield numbers(table.max_decoder_cosine)

@@ -11,9 +11,8 @@ import torch
 from kanary.errors import KanaryError
 from kanary.evaluation.checks import of_inputs, of_sae
 from kanary.evaluation.checks.sample import Coded, Sample, Verdict, code, read_sample
-from kanary.evaluation.inputs import Inputs, open_inputs
+from kanary.evaluation.inputs import open_inputs
 from kanary.evaluation.progress import bar
-from kanary.files import read_json
 from kanary.training import checkpoint
 
 _OF_TEXT: dict[str, Callable[[Sample], Verdict]] = {
@@ -76,13 +75,12 @@ def check(
         KanaryError: something is missing or damaged, or the SAE belongs to another model, width or tokenizer.
     """
     inputs = open_inputs(run, model=model, text=text, device=device)
-    folder = _run_folder(Path(run))
     sites = dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values())
     total = len(_OF_TEXT) + len(sites) * len(_OF_SITE) + len(inputs.saes) * (len(_OF_SAE) + 1)
-    saved = _checkpoints(Path(run), folder, inputs.saes)
+    saved = _checkpoints(Path(run), inputs.saes)
     found = []
     with torch.no_grad(), bar("checking", total, "checks", quiet) as show:
-        sample = read_sample(inputs, _known_loss(inputs, folder))
+        sample = read_sample(inputs)
         for each in _checks(sample, sites, saved):
             found.append(each)
             show(1)
@@ -123,34 +121,8 @@ def _done(about: str, name: str, test: Callable[[], Verdict]) -> Check:
     return Check(name, verdict.passed, verdict.says, about)
 
 
-def _run_folder(path: Path) -> Path | None:
-    """The run that ``path`` is, or that the SAE in ``path`` lies in (``run/sae`` or ``run/sae/name``)."""
-    around = [path]
-    if "sae" in (path.name, path.parent.name):
-        around.append(path.parent if path.name == "sae" else path.parent.parent)
-    return next((p for p in around if (p / "config.yaml").is_file()), None)
-
-
-def _checkpoints(run: Path, folder: Path | None, saes: Iterable[str]) -> dict[str, Path]:
-    """Name of an SAE -> the file that holds it in the last checkpoint of ``folder``."""
-    newest = checkpoint.last(folder) if folder else None
-    if newest is None:
-        return {}
-    files = {file.stem: file for file in newest.glob("*.safetensors")}
-    if len(files) == 1:
-        files = dict.fromkeys(saes, *files.values())
-    elif run.name in files:  # the folder of one SAE of several
-        files = dict.fromkeys(saes, files[run.name])
-    return files
-
-
-def _known_loss(inputs: Inputs, folder: Path | None) -> float | None:
-    """What the model lost on the text of training, in nats per token: with the SAE, else in the run's ``metrics.json``."""
-    known = next(iter(inputs.saes.values())).config.trained_on
-    if metric := (known.get("metrics") or {}).get("ce_loss_without_sae"):
-        return float(metric["value"])
-    if folder is None or not (folder / "metrics.json").is_file():
-        return None
-    held_out = read_json(folder / "metrics.json").get("held_out", {})
-    same = isinstance(held_out, Mapping) and held_out.get("text") == known.get("text")
-    return held_out.get("ce_loss") if same else None
+def _checkpoints(run: Path, saes: Iterable[str]) -> dict[str, Path]:
+    """Name of an SAE -> the file that holds it in the last checkpoint of ``run``."""
+    newest = checkpoint.last(run)
+    files = {file.stem: file for file in newest.glob("*.safetensors")} if newest else {}
+    return dict.fromkeys(saes, *files.values()) if len(files) == 1 else files

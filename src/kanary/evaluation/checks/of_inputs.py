@@ -2,13 +2,11 @@
 
 import math
 from difflib import SequenceMatcher
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from kanary.evaluation.checks.sample import Sample, Verdict
-from kanary.text import TokenBatch
 from kanary.text.guard import LEAST_AGREEMENT, MOST_LOSS, round_trip
 
 SURPRISE = 0.25
@@ -165,7 +163,14 @@ def special_tokens(sample: Sample) -> Verdict:
             f"padding, {int(batch.special.sum()):,} are marked so. SAEs would be judged on tokens they never trained on.",
         )
     if lm.bos_id is None:
-        return _without_bos(sample)
+        trained = next(iter(sample.inputs.saes.values())).config.trained_on.get("bos_id")
+        if trained is None:
+            return Verdict(True, "The tokenizer has no BOS, so windows begin with text; special tokens are marked.")
+        return Verdict(
+            False,
+            f"The tokenizer of {lm.name} names no BOS, so windows begin without token {trained} "
+            f"({lm.tokenizer.decode([trained])!r}), but the SAE was trained with it. Give the tokenizer its bos_token back.",
+        )
     without = int((batch.tokens[:, 0] != lm.bos_id).sum())
     if without:
         return Verdict(
@@ -179,35 +184,6 @@ def special_tokens(sample: Sample) -> Verdict:
     )
 
 
-def _without_bos(sample: Sample) -> Verdict:
-    """The tokenizer has no BOS: as it should be, or because somebody dropped it?"""
-    lm = sample.lm
-    trained: Any = next(
-        (s.config.trained_on["bos_id"] for s in sample.inputs.saes.values() if "bos_id" in s.config.trained_on), None
-    )
-    lost = trained if trained is not None else _forgotten_bos(sample)
-    if lost is None:
-        return Verdict(True, "The tokenizer has no BOS, so windows begin with text; special tokens are marked.")
-    said = "the SAE was trained with it" if trained is not None else "the model's own config calls it BOS"
-    return Verdict(
-        False,
-        f"The tokenizer of {lm.name} names no BOS, so windows begin without token {lost} "
-        f"({lm.tokenizer.decode([lost])!r}), but {said}. Give the tokenizer its bos_token back.",
-    )
-
-
-def _forgotten_bos(sample: Sample) -> int | None:
-    """A token that the model's config calls BOS, that is special to the tokenizer, and that it uses for nothing else.
-
-    Qwen's config names its padding token BOS, and its tokenizer has none: that is as it should be.
-    """
-    lm = sample.lm
-    used = {lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id, lm.tokenizer.unk_token_id}
-    configs = (lm.model.config, getattr(lm.model, "generation_config", None))
-    named = {getattr(config, "bos_token_id", None) for config in configs}
-    return next((i for i in named if isinstance(i, int) and i in lm.special_ids - used), None)
-
-
 def _likeness(sample: Sample) -> float | None:
     """Share of letters that the first document and its decoded tokens have in common; None for pre-tokenised text."""
     lm, batch = sample.lm, sample.batch
@@ -215,14 +191,11 @@ def _likeness(sample: Sample) -> float | None:
     document = next(sample.inputs.text.documents(number), None)
     if document is None or not document.text:
         return None
-    decoded = lm.tokenizer.decode(_of_document(batch, number)[:_COMPARED], clean_up_tokenization_spaces=False)
+    ids = batch.tokens[(batch.documents == number) & (batch.positions >= 0)][:_COMPARED].tolist()
+    decoded = lm.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     a, b = (text.strip().casefold()[:_COMPARED] for text in (decoded, document.text))
     length = min(len(a), len(b))
     return SequenceMatcher(None, a[:length], b[:length], autojunk=False).ratio()
-
-
-def _of_document(batch: TokenBatch, number: int) -> list[int]:
-    return batch.tokens[(batch.documents == number) & (batch.positions >= 0)].tolist()
 
 
 def _hidden_states(sample: Sample) -> tuple[Tensor, ...] | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kanary.evaluation.checks.sample import Coded, Moments, Ratio, Sample, Verdict, ratio
+from kanary.evaluation.checks.sample import Coded, Moments, Ratio, Sample, Verdict, judged, ratio
 from kanary.files import read_json, read_tensors, verify
 from kanary.sae import SAE, SparseCodes
 from kanary.sae.store import described, load_state
@@ -48,12 +48,11 @@ def input_scale(sample: Sample, coded: Coded) -> Verdict:
     power = coded.ratio(z.square().sum(1) / sae.d_model, torch.ones_like(z[:, 0]))
     low, high = POWER if _same_text(sample) else OTHER_POWER
     says = f"Standardised activations have {power.value:.3g} times the power that the weights expect"
-    if low - _SIGMAS * power.error <= power.value <= high + _SIGMAS * power.error:
-        return Verdict(True, f"{says}.")
-    return Verdict(
-        False,
-        f"{says} (allowed: {low} to {high}): the scale stored with the SAE was lost, or folded into the weights by "
-        f"halves, or the SAE was trained at another site than {coded.site} or on other tokens.",
+    return judged(
+        low - _SIGMAS * power.error <= power.value <= high + _SIGMAS * power.error,
+        says,
+        f" (allowed: {low} to {high}): the scale stored with the SAE was lost, or folded into the weights by halves, or "
+        f"the SAE was trained at another site than {coded.site} or on other tokens.",
     )
 
 
@@ -67,12 +66,8 @@ def input_mean(sample: Sample, coded: Coded) -> Verdict:
     noise = float(sums.square().sum()) / n**2 / variance if len(sums) > 2 else 10 / n
     most = (OFF_MEAN if _same_text(sample) else OTHER_OFF_MEAN) + 9 * noise
     says = f"The stored mean is off by {off:.2%} of the variance (allowed: {most:.2%})"
-    if off <= most:
-        return Verdict(True, f"{says}.")
-    return Verdict(
-        False,
-        f"{says}: it was lost or set to zero, or the SAE was trained at another site than {coded.site} or on other tokens.",
-    )
+    lost = f": it was lost or set to zero, or the SAE was trained at another site than {coded.site} or on other tokens."
+    return judged(off <= most, says, lost)
 
 
 def own_site(sample: Sample, coded: Coded) -> Verdict:
@@ -145,11 +140,10 @@ def planted_directions(sample: Sample, coded: Coded) -> Verdict:
     found = sae.encode(sae.decode(planted)).to_dense().max(1)
     share = float(((found.indices == chosen) & (found.values > 0)).double().mean())
     says = f"Of {len(chosen)} planted directions {share:.0%} make their own latent fire most (by chance: {1 / sae.d_sae:.2%})"
-    if share >= RECOVERED:
-        return Verdict(True, f"{says}.")
-    return Verdict(
-        False,
-        f"{says}: row i of the encoder and row i of the decoder are not the same latent (one of them was shuffled, "
+    return judged(
+        share >= RECOVERED,
+        says,
+        ": row i of the encoder and row i of the decoder are not the same latent (one of them was shuffled, "
         "transposed or taken from another SAE), or latents hardly fire at all.",
     )
 
@@ -182,11 +176,10 @@ def shuffled_control(sample: Sample, coded: Coded) -> Verdict:
     wrong = coded.ratio((coded.x - coded.x_hat.roll(len(coded.x) // 2, 0)).square().sum(1), coded.deviation)
     chance, own = 1 - wrong.value, coded.explained_variance.value
     says = f"Its reconstructions explain {own:.1%} of their own tokens and {chance:.1%} of others"
-    if chance <= 0.05 and own > max(chance, 0) + 0.05:
-        return Verdict(True, f"{says}.")
-    return Verdict(
-        False,
-        f"{says}, where own should be well above zero and others not: reconstructions and activations do not belong "
+    return judged(
+        chance <= 0.05 and own > max(chance, 0) + 0.05,
+        says,
+        ", where own should be well above zero and others not: reconstructions and activations do not belong "
         "together, or the text repeats itself. The other checks say more.",
     )
 
@@ -236,11 +229,10 @@ def output_size(sample: Sample, coded: Coded) -> Verdict:
         )
     size = coded.ratio((wanted * made).sum(1), made.square().sum(1))
     says = f"Reconstructions would fit best {size.value:.3g} times as large"
-    if SIZE[0] <= size.value <= SIZE[1]:
-        return Verdict(True, f"{says}.")
-    return Verdict(
-        False,
-        f"{says} (allowed: {SIZE[0]} to {SIZE[1]}): encoder or decoder weights were scaled after training, or a penalty "
+    return judged(
+        SIZE[0] <= size.value <= SIZE[1],
+        says,
+        f" (allowed: {SIZE[0]} to {SIZE[1]}): encoder or decoder weights were scaled after training, or a penalty "
         "shrinks the codes too much.",
     )
 

@@ -31,6 +31,11 @@ class Verdict(NamedTuple):
     says: str
 
 
+def judged(passed: bool, says: str, otherwise: str) -> Verdict:
+    """``says`` is a sentence without its end; what failed goes on with ``otherwise``."""
+    return Verdict(passed, says + ("." if passed else otherwise))
+
+
 class Moments(NamedTuple):
     """Of the activations at a site, over the tokens of the sample that are not special."""
 
@@ -64,12 +69,17 @@ class Sample:
     """The untouched model on the first of these windows; losses are measured on them."""
     zeroed: Mapping[str, Tensor]
     """Site -> summed loss of each window of ``clean`` with the site zeroed at every position, ``[windows]`` float64."""
-    known_loss: float | None
-    """What the model lost on the held-out text at training, in nats per token, if that was recorded."""
 
     @property
     def lm(self) -> LanguageModel:
         return self.inputs.lm
+
+    @property
+    def known_loss(self) -> float | None:
+        """What the model lost on the held-out text at training, in nats per token, if that was recorded."""
+        known = next(iter(self.inputs.saes.values())).config.trained_on
+        metric = (known.get("metrics") or {}).get("ce_loss_without_sae")
+        return float(metric["value"]) if metric else None
 
     @property
     def probe(self) -> Tensor:
@@ -96,7 +106,7 @@ class Sample:
         return _losses(self.clean, logits, self.batch)
 
 
-def read_sample(inputs: Inputs, known_loss: float | None) -> Sample:
+def read_sample(inputs: Inputs) -> Sample:
     """Reads a few windows and runs the model on them; fewer where the model is large.
 
     Raises:
@@ -109,7 +119,7 @@ def read_sample(inputs: Inputs, known_loss: float | None) -> Sample:
     few = _windows(lm, inputs.window, 256, min(_TOKENS, max(256, _LOGITS // lm.vocab_size)))
     clean = trace(lm, batch.tokens[:few].to(lm.device), sites)
     zeroed = {s: _losses(clean, lm.logits(clean.tokens, replace={s: torch.zeros_like}), batch) for s in sites}
-    return Sample(inputs, batch, *_activations(lm, batch, sites), clean, zeroed, known_loss)
+    return Sample(inputs, batch, *_activations(lm, batch, sites), clean, zeroed)
 
 
 def _activations(

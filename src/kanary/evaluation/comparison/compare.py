@@ -160,12 +160,10 @@ def _flags(families: Mapping[Family, Sequence[Entry]], names: Mapping[Family, st
         if len(holders) < 2:
             continue
         each = [f"{found} ({listed((names[f] for f in having), 3)})" for found, having in holders.items()]
+        *others, most = sorted(holders.values(), key=len)
+        odd = families if len(others[-1]) == len(most) else {f for having in others for f in having}
         mark = chr(ord("a") + len(flags))
-        most = max(map(len, holders.values()))
-        usual = [having for having in holders.values() if len(having) == most]
-        mixed = {f for f in families if sum(f in having for having in holders.values()) > 1}
-        like_most = set(usual[0]) - mixed if len(usual) == 1 else set()
-        flags.append(Flag(mark, f"not like for like: {what} {listed(each)}", frozenset(set(families) - like_most)))
+        flags.append(Flag(mark, f"not like for like: {what} {listed(each)}", frozenset(odd)))
     return flags
 
 

@@ -42,8 +42,6 @@ class Point(NamedTuple):
     family: Family
     setting: Options
     estimates: Mapping[str, Estimate]
-    front: frozenset[str]
-    """Judged metrics in which no other SAE of at most this L0 is better, by the means."""
 
     @property
     def l0(self) -> float:
@@ -109,13 +107,8 @@ def measured(entries: Sequence[Entry]) -> list[Point]:
         estimates = {name: value for name in metric_names(group) if (value := _over_seeds(group, name))}
         if l0 := _over_seeds(group, "l0"):
             estimates["l0"] = l0
-        points.append(Point(family, setting, estimates, frozenset()))
-    saes = [point for point in points if not point.family.control]
-    fronts = {metric: _front(saes, metric) for metric in COLUMNS}
-    return [
-        point._replace(front=frozenset(metric for metric, front in fronts.items() if i in front))
-        for i, point in enumerate(points)
-    ]
+        points.append(Point(family, setting, estimates))
+    return points
 
 
 def _over_seeds(entries: Sequence[Entry], metric: str) -> Estimate | None:
@@ -125,18 +118,6 @@ def _over_seeds(entries: Sequence[Entry], metric: str) -> Estimate | None:
         if found:
             by_seed[seed] = mean_metric(found)
     return estimate(by_seed)
-
-
-def _front(points: Sequence[Point], metric: str) -> set[int]:
-    """Which points no other beats at an L0 as low or lower."""
-    sign = 1 if COLUMNS[metric].higher_is_better else -1
-    scores = [sign * p.estimates[metric].mean if metric in p.estimates else math.nan for p in points]
-    return {
-        i
-        for i, (point, score) in enumerate(zip(points, scores, strict=True))
-        if math.isfinite(score)
-        and not any(other.l0 <= point.l0 and scores[j] > score for j, other in enumerate(points) if j != i)
-    }
 
 
 def metric_names(entries: Iterable[Entry]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Short names: families by what sets them apart, settings, numbers of tokens, lists."""
+"""Short names: families by what sets them apart, and settings."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -56,8 +56,6 @@ def _shown(family: Family, name: str, saes: Sequence[Family]) -> str:
 def setting_label(setting: Options) -> str:
     """``k=32``; of a penalty that is steered to a target only the target."""
     given = {name: value for name, value in setting if value != "null"}
-    if "components" in given:  # of a PCA
-        return f"{given['components']} components"
     if "target_l0" in given:
         given = {"target_l0": given["target_l0"]}
     return ", ".join(f"{name}={value.removesuffix('.0')}" for name, value in given.items())

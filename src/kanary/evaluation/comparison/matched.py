@@ -28,7 +28,7 @@ class Estimate:
     """A mean over seeds with its 95 % interval; of one seed, the number with its bootstrap interval over windows."""
 
     values: tuple[float, ...]
-    """One per seed, in the order of the seeds."""
+    """One per seed."""
     mean: float
     low: float
     high: float
@@ -114,19 +114,13 @@ def _weighted(terms: Sequence[tuple[float, Metric]]) -> Metric:
 
 
 def estimate(by_seed: Mapping[Seed, Metric]) -> Estimate | None:
-    """The mean over seeds; None where there is no number.
-
-    What has no seed may be anyone's copy: beside seeds that are known it is left out.
-    """
-    found = {seed: m for seed, m in by_seed.items() if math.isfinite(m.value)}
-    if len(found) > 1:
-        found.pop(None, None)
-    values = tuple(found[seed].value for seed in sorted(found, key=lambda seed: (seed is not None, seed or 0)))
-    if not values:
+    """The mean over seeds (what has none counts as one more); None where there is no number."""
+    found = [m for m in by_seed.values() if math.isfinite(m.value)]
+    values = tuple(m.value for m in found)
+    if not found:
         return None
-    if len(values) == 1:
-        (only,) = found.values()
-        return Estimate(values, only.value, only.low, only.high)
+    if len(found) == 1:
+        return Estimate(values, *found[0][:3])
     mean = fmean(values)
     half = t_quantile(len(values) - 1) * math.sqrt(variance(values, mean) / len(values))
     return Estimate(values, mean, mean - half, mean + half)

@@ -74,10 +74,8 @@ def _row(comparison: "Comparison", family: Family) -> dict[str, Any]:
 
 def _entries(comparison: "Comparison") -> Iterator[dict[str, Any]]:
     """Every SAE and control by itself."""
-    fronts = {(point.family, point.setting): point.front for point in comparison.points}
     for entry in comparison.entries:
         l0, control = entry.metrics["l0"].value, bool(entry.family.control)
-        front = fronts[entry.family, entry.setting]
         yield _row(comparison, entry.family) | {
             "title": entry.title,
             "setting": setting_label(entry.setting),
@@ -86,7 +84,6 @@ def _entries(comparison: "Comparison") -> Iterator[dict[str, Any]]:
             "parameters": "–" if control else count(entry.about["parameters"]),
             "l0": f"{l0:.4g}" if math.isfinite(l0) else "–",
             "cells": [_number(entry.metrics, name) for name in COLUMNS],
-            "front": listed(COLUMNS[name].heading for name in COLUMNS if name in front) if front else "",
         }
 
 
@@ -115,7 +112,6 @@ def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
             "l0": f"{point.l0:.4g}",
             "value": shown(point.estimates[metric], COLUMNS[metric]),
             "over": point.estimates[metric].label,
-            "front": metric in point.front,
         }
         for point in points
     ]

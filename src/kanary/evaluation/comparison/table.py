@@ -3,10 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from kanary.evaluation.comparison.curves import COLUMNS, Column, Match, Point, metric_names
+from kanary.evaluation.comparison.curves import COLUMNS, Column, Match, Point
 from kanary.evaluation.comparison.families import Entry, Family
 from kanary.evaluation.comparison.labels import setting_label
 from kanary.evaluation.comparison.matched import Estimate, Verdict
@@ -24,7 +24,6 @@ METHOD = (
     "only, and says nothing of what another seed would give.",
     "A family is worse than the best where Welch's 95 % interval of the difference leaves out 0, else it is a tie; fewer "
     "than 3 seeds are marked as few.",
-    "Pareto front: no other SAE has at most the same L0 and a better mean.",
 )
 
 
@@ -39,8 +38,9 @@ def shown(estimate: Estimate, column: Column) -> str:
 
 def counted(comparison: "Comparison") -> str:
     """How many differences were judged, and what that means."""
-    n = comparison.comparisons
-    return f"{n} differences were judged, each by itself: of {n} that are not there, about {n / 20:.2g} would be called worse."
+    if not (n := comparison.comparisons):
+        return "No difference was judged: that takes two families with two seeds each."
+    return f"{n} differences were judged, each by itself: of {n} that are none, {n / 20:.2g} or more would be called worse."
 
 
 # --- the terminal -------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _cell(match: Match, column: Column) -> str:
 def _measured(point: Point, metric: str) -> str:
     if metric not in point.estimates:
         return "–"
-    return _tight(point.estimates[metric], COLUMNS[metric]) + ("◆" if metric in point.front else " ")
+    return _tight(point.estimates[metric], COLUMNS[metric]) + " "
 
 
 def _tight(estimate: Estimate, column: Column) -> str:
@@ -124,7 +124,7 @@ def _tight(estimate: Estimate, column: Column) -> str:
 
 
 def _caption(comparison: "Comparison") -> Iterator[str]:
-    yield "▲ best  = tie with the best  ▼ worse (△ ≈ ▽: few seeds, under 3)  ? no verdict (1 seed)  ◆ Pareto front"
+    yield "▲ best  = tie with the best  ▼ worse (△ ≈ ▽: few seeds, under 3)  ? no verdict (1 seed)"
     yield "n: seeds; with 1 seed the interval is over windows only. Twins as measured are in the page, CSV and JSON."
     yield counted(comparison)
     for flag in comparison.flags:
@@ -133,30 +133,25 @@ def _caption(comparison: "Comparison") -> Iterator[str]:
 
 # --- CSV and JSON -------------------------------------------------------------------------------------------------
 
-IDENTITY = ["row", "family", "control", "run", "sae", "site", "kind", "encoder", "decoder", "d_sae", "parameters"]
-IDENTITY += ["tokens_trained", "setting", "seed", "weights", "not_like_for_like", "l0", "pareto_front"]
-MATCHED = ["metric", "value", "low", "high", "seeds", "interval", "verdict", "behind", "behind_low", "behind_high"]
-
 
 def to_csv(comparison: "Comparison") -> str:
     """Rows marked ``sae`` or ``control`` hold one as measured; rows marked ``matched`` one family, L0 and metric."""
-    names, fronts = metric_names(comparison.entries), _fronts(comparison)
+    rows = [
+        _entry(comparison, entry) | {name: metric.value for name, metric in entry.metrics.items()}
+        for entry in comparison.entries
+    ]
+    rows += [_match(comparison, match) for match in comparison.matched]
     file = io.StringIO()
-    writer = csv.DictWriter(file, [*IDENTITY, *names, *MATCHED], lineterminator="\n", restval="")
+    writer = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
     writer.writeheader()
-    for entry in comparison.entries:
-        numbers = {name: metric.value for name, metric in entry.metrics.items()}
-        writer.writerow(_blank(_entry(comparison, entry, fronts) | numbers))
-    for match in comparison.matched:
-        writer.writerow(_blank(_match(comparison, match)))
+    writer.writerows(map(_null, rows))
     return file.getvalue()
 
 
 def to_json(comparison: "Comparison") -> dict[str, Any]:
     """The same for other programs; a number that does not exist is null."""
-    fronts = _fronts(comparison)
     saes = [
-        _entry(comparison, entry, fronts)
+        _entry(comparison, entry)
         | {"metrics": {name: _null(metric._asdict()) for name, metric in entry.metrics.items()}, "about": entry.about}
         for entry in comparison.entries
     ]
@@ -175,30 +170,27 @@ def to_json(comparison: "Comparison") -> dict[str, Any]:
     }
 
 
-def _entry(comparison: "Comparison", entry: Entry, fronts: Mapping[Any, str]) -> dict[str, Any]:
+def _entry(comparison: "Comparison", entry: Entry) -> dict[str, Any]:
     control = bool(entry.family.control)
-    return _family(comparison, entry.family) | {
-        "row": "control" if control else "sae",
-        "run": entry.run,
-        "sae": entry.name,
-        "parameters": None if control else entry.about["parameters"],
-        "setting": setting_label(entry.setting),
-        "seed": entry.seed,
-        "weights": entry.weights,
-        "l0": entry.metrics["l0"].value,
-        "pareto_front": fronts[entry.family, entry.setting],
-    }
-
-
-def _fronts(comparison: "Comparison") -> dict[Any, str]:
-    """(family, setting) -> the metrics on whose front its mean lies."""
-    return {(point.family, point.setting): " ".join(sorted(point.front)) for point in comparison.points}
+    return (
+        {"row": "control" if control else "sae"}
+        | _family(comparison, entry.family)
+        | {
+            "run": entry.run,
+            "sae": entry.name,
+            "parameters": None if control else entry.about["parameters"],
+            "setting": setting_label(entry.setting),
+            "seed": entry.seed,
+            "weights": None if control else entry.about["weights"],
+            "l0": entry.metrics["l0"].value,
+        }
+    )
 
 
 def _match(comparison: "Comparison", match: Match) -> dict[str, Any]:
     verdict, estimate = match.verdict, match.estimate
-    row = _family(comparison, match.family) | {
-        "row": "matched",
+    row = {"row": "matched"} | _family(comparison, match.family)
+    row |= {
         "l0": match.l0,
         "metric": match.metric,
         "value": estimate.mean,
@@ -215,13 +207,8 @@ def _match(comparison: "Comparison", match: Match) -> dict[str, Any]:
 
 def _family(comparison: "Comparison", family: Family) -> dict[str, Any]:
     alike = ("control", "site", "kind", "encoder", "decoder", "d_sae", "tokens_trained")
-    row = {name: getattr(family, name) for name in alike}
-    return row | {"family": comparison.labels[family], "not_like_for_like": comparison.marks(family)}
-
-
-def _blank(row: dict[str, Any]) -> dict[str, Any]:
-    """NaN and None as empty cells."""
-    return {key: "" if value is None or value != value else value for key, value in row.items()}
+    row = {"family": comparison.labels[family], "not_like_for_like": comparison.marks(family)}
+    return row | {name: getattr(family, name) for name in alike}
 
 
 def _null(row: dict[str, Any]) -> dict[str, Any]:

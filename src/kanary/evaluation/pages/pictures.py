@@ -4,8 +4,7 @@ Each picture comes with a sentence that says what it shows, and with the same da
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from kanary import svg
 from kanary.evaluation.capability import kept
-from kanary.evaluation.result import Capability, Details, Evaluation, LatentTable, Metric, Metrics
+from kanary.evaluation.result import Capability, Details, Evaluation, Metric, Metrics, flat
 from kanary.scales import number
 from kanary.svg import Axis, Series
 
@@ -40,14 +39,10 @@ class Figure(NamedTuple):
     table: Table
 
 
-def figures(evaluation: Evaluation, name: str) -> list[Figure]:
-    """The pictures of the SAE ``name``, those whose data exist; :func:`left_out` tells of the others."""
-    return [item() for item in _pictures(evaluation, name) if not isinstance(item, str)]
-
-
-def left_out(evaluation: Evaluation, name: str) -> list[str]:
-    """Which pictures of the SAE ``name`` there are not, and why; one line each."""
-    return [item for item in _pictures(evaluation, name) if isinstance(item, str)]
+def pictures(evaluation: Evaluation, name: str) -> tuple[list[Figure], list[str]]:
+    """The pictures of the SAE ``name``, and why others could not be drawn, one line each."""
+    found = list(_pictures(evaluation, name))
+    return [item for item in found if isinstance(item, Figure)], [item for item in found if isinstance(item, str)]
 
 
 def controls_of(evaluation: Evaluation, name: str) -> list[str]:
@@ -62,9 +57,9 @@ def short(control: str, name: str) -> str:
     return control.removesuffix(f" of {name}").split(" at ")[0]
 
 
-def metric(metrics: Metrics, group: str, name: str) -> Metric:
+def metric(metrics: Metrics, name: str) -> Metric:
     """A number of an SAE or control; NaN over no tokens where it was not measured."""
-    return metrics.get(group, {}).get(name, NOTHING)
+    return flat(metrics).get(name, NOTHING)
 
 
 def percent(share: float) -> str:
@@ -72,44 +67,40 @@ def percent(share: float) -> str:
     return f"{number(100 * share)}\u00a0%" if math.isfinite(share) else "–"
 
 
-def _pictures(evaluation: Evaluation, name: str) -> Iterator[Callable[[], Figure] | str]:
-    """What to draw, or why it cannot be drawn."""
+def _pictures(evaluation: Evaluation, name: str) -> Iterator[Figure | str]:
     metrics = evaluation.saes[name]
     if (details := evaluation.details.get(name)) is None:
         yield "No pictures of active latents, densities, positions and norms: nothing was kept token by token."
     else:
-        d_sae = len(details.firings)
-        yield partial(_l0, details, metrics, d_sae)
-        yield partial(_density, details)
-        yield partial(_position, details)
-        yield partial(_norms, details)
-    if metric(metrics, "model_performance_preservation", "ce_loss_with_sae").n:
-        yield partial(_losses, evaluation, name)
+        yield _l0(details, metrics)
+        yield _density(details)
+        yield _position(details)
+        yield _norms(details)
+    if metric(metrics, "ce_loss_with_sae").n:
+        yield _losses(evaluation, name)
     else:
         yield "No picture of the losses: the model was not run with the SAE in place."
     if evaluation.capability is None or name not in evaluation.capability.rows:
         yield "No picture of the answers: the model was not tried on prompts."
     else:
-        rows = evaluation.capability.rows
-        yield partial(
-            _answers, evaluation.capability, [name, *(c for c in controls_of(evaluation, name) if c in rows)], name
-        )
+        controls = [control for control in controls_of(evaluation, name) if control in evaluation.capability.rows]
+        yield _answers(evaluation.capability, name, controls)
     if (latents := evaluation.latents.get(name)) is None:
         yield "No pictures of decoder directions and logit weights: the latents were not looked at one by one."
         return
-    yield partial(_cosines, evaluation, name, latents)
+    yield _cosines(latents.max_decoder_cosine)
     if latents.logit_skewness is None or latents.logit_kurtosis is None or latents.logit_std is None:
         yield "No pictures of logit weights: this SAE does not write into the residual stream."
     else:
-        yield partial(_skewness, latents.logit_skewness)
-        yield partial(_kurtosis, latents.logit_kurtosis)
-        yield partial(_moments, latents.logit_skewness, latents.logit_kurtosis, latents.logit_std)
+        yield _skewness(latents.logit_skewness)
+        yield _kurtosis(latents.logit_kurtosis)
+        yield _moments(latents.logit_skewness, latents.logit_kurtosis, latents.logit_std)
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
 
 
-def _l0(details: Details, metrics: Metrics, d_sae: int) -> Figure:
+def _l0(details: Details, metrics: Metrics) -> Figure:
     title = "Active latents per token"
     values, counts = details.l0_values.double(), details.l0_counts.double()
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
@@ -120,10 +111,10 @@ def _l0(details: Details, metrics: Metrics, d_sae: int) -> Figure:
     heights.index_add_(0, ((values - low) / width).long(), counts)
     x = Axis("active latents (L0)", low=max(-0.5, low - 5.5), high=high + 5.5)
     picture = svg.histogram(edges, heights.tolist(), x, Axis(f"tokens (of {details.tokens:,})"), title)
-    mean, p5, p50, p95 = (number(metric(metrics, "sparsity", key).value, 4) for key in ("l0", *_PERCENTILES))
+    mean, p5, p50, p95 = (number(metric(metrics, key).value, 4) for key in ("l0", "l0_p5", "l0_p50", "l0_p95"))
     reading = (
-        f"On average {mean} of {d_sae:,} latents are active on a token; the median is {p50}, the 5th percentile {p5} and "
-        f"the 95th {p95}, over {details.tokens:,} tokens."
+        f"On average {mean} of {len(details.firings):,} latents are active on a token; the median is {p50}, the 5th "
+        f"percentile {p5} and the 95th {p95}, over {details.tokens:,} tokens."
     )
     names = [
         f"{math.ceil(a):,}" if width == 1 else f"{math.ceil(a):,} to {math.floor(b):,}" for a, b in pairwise(edges)
@@ -132,23 +123,19 @@ def _l0(details: Details, metrics: Metrics, d_sae: int) -> Figure:
     return Figure(title, picture, reading, Table(["active latents", "tokens"], rows))
 
 
-_PERCENTILES = ("l0_p5", "l0_p50", "l0_p95")
-
-
 def _density(details: Details) -> Figure:
     title = "How often the latents fire"
     fired = details.firings[details.firings > 0].double() / max(details.tokens, 1)
     d_sae, dead = len(details.firings), len(details.firings) - len(fired)
-    edges, counts = _binned(fired, log=True)
     x = Axis("share of tokens on which a latent fires", log=True, low=1 / max(details.tokens, 1), high=1.0)
-    picture = svg.histogram(edges, counts, x, Axis(f"latents (of {d_sae:,})"), title)
     reading = f"{dead:,} of {d_sae:,} latents never fired on {details.tokens:,} tokens"
     if len(fired):
         often = int((fired > 0.1).sum())
         reading += f"; the median of the others fires on {percent(float(fired.median()))} of the tokens. "
         reading += f"Latents that fire on more than 10 % of the tokens: {often:,}"
-    rows = [["never", f"{dead:,}"], *_bin_rows(edges, counts)]
-    return Figure(title, picture, f"{reading}.", Table(["share of tokens", "latents"], rows))
+    figure = _histogram(title, fired, x, "share of tokens", f"{reading}.", d_sae)
+    figure.table.rows.insert(0, ["never", f"{dead:,}"])
+    return figure
 
 
 def _position(details: Details) -> Figure:
@@ -168,15 +155,9 @@ def _position(details: Details) -> Figure:
         if quarters
         else "No position was measured."
     )
-    if steep:
-        reading += f" The worst position, {starts[_worst(fvu)]:,.0f}, leaves {percent(known[-1])}."
     starts, fvu = _grouped(details, 25)
     rows = [[f"from {at:,.0f}", percent(value)] for at, value in zip(starts, fvu, strict=True)]
     return Figure(title, picture, reading, Table(["position", "unexplained variance"], rows))
-
-
-def _worst(values: Sequence[float]) -> int:
-    return max(range(len(values)), key=lambda i: values[i] if math.isfinite(values[i]) else -math.inf)
 
 
 def _grouped(details: Details, most: int) -> tuple[list[float], list[float]]:
@@ -210,8 +191,7 @@ def _norms(details: Details) -> Figure:
         f"{percent(high)} for 90 % of {len(pairs):,} sampled tokens{_drawn(len(pairs))}."
     )
     rows = []
-    for part in pairs[pairs[:, 0].argsort()].chunk(min(10, len(pairs))):
-        span = f"{number(float(part[0, 0]))} to {number(float(part[-1, 0]))}"
+    for span, part in _tenths(pairs):
         error, share = (float(v.median()) for v in (part[:, 1], part[:, 1] / part[:, 0]))
         rows.append([span, f"{len(part):,}", number(error), percent(share)])
     return Figure(title, picture, reading, Table(headers, rows))
@@ -222,18 +202,20 @@ def _norms(details: Details) -> Figure:
 
 def _losses(evaluation: Evaluation, name: str) -> Figure:
     title = "What the model loses"
-    group, mine = "model_performance_preservation", evaluation.saes[name]
-    rows = [("model alone", "model", metric(mine, group, "ce_loss_without_sae"))]
-    rows.append((f"with {name}", "this SAE", metric(mine, group, "ce_loss_with_sae")))
-    rows += [
-        (f"with {short(c, name)}", "controls", metric(evaluation.controls[c], group, "ce_loss_with_sae"))
-        for c in controls_of(evaluation, name)
+    mine = evaluation.saes[name]
+    rows = [
+        ("model alone", "model", metric(mine, "ce_loss_without_sae")),
+        (f"with {name}", "this SAE", metric(mine, "ce_loss_with_sae")),
+        *(
+            (f"with {short(c, name)}", "controls", metric(evaluation.controls[c], "ce_loss_with_sae"))
+            for c in controls_of(evaluation, name)
+        ),
+        ("mean ablation", "ablations", metric(mine, "ce_loss_with_mean_ablation")),
+        ("zero ablation", "ablations", metric(mine, "ce_loss_with_ablation")),
     ]
-    rows.append(("mean ablation", "ablations", metric(mine, group, "ce_loss_with_mean_ablation")))
-    rows.append(("zero ablation", "ablations", metric(mine, group, "ce_loss_with_ablation")))
     picture = _bars(rows, Axis("loss (nats per token; lower is better)"), title)
     clean, spliced, *_, zero = (row[2] for row in rows)
-    increase = number(metric(mine, group, "ce_loss_increase").value)
+    increase = number(metric(mine, "ce_loss_increase").value)
     reading = (
         f"The model loses {number(clean.value)} nats per token; with the SAE in place {number(spliced.value)} "
         f"({increase} more), with zeros in place {number(zero.value)}, over {spliced.n:,} tokens."
@@ -242,11 +224,11 @@ def _losses(evaluation: Evaluation, name: str) -> Figure:
     return Figure(title, picture, reading, Table(["in place of the activations", "nats", "95 % interval", "n"], cells))
 
 
-def _answers(capability: Capability, names: Sequence[str], name: str) -> Figure:
+def _answers(capability: Capability, name: str, controls: Sequence[str]) -> Figure:
     title = "Answers that stay first"
-    found = {row: kept(capability, row) for row in names}
-    labels = {row: f"with {short(row, name)}" for row in names}
-    shares = [(labels[row], "this SAE" if row == name else "controls", found[row].share) for row in names]
+    found = {row: kept(capability, row) for row in (name, *controls)}
+    labels = {row: f"with {short(row, name)}" for row in found}
+    shares = [(labels[row], "this SAE" if row == name else "controls", found[row].share) for row in found]
     picture = _bars(shares, Axis("share of the model's own first answers", high=1.0), title)
     n = found[name].share.n
     reading = (
@@ -283,53 +265,36 @@ def interval(m: Metric, digits: int = 3) -> str:
 # --- latents ------------------------------------------------------------------------------------------------------
 
 
-def _cosines(evaluation: Evaluation, name: str, latents: LatentTable) -> Figure:
+def _cosines(max_decoder_cosine: Tensor) -> Figure:
     title = "Nearest neighbour of each decoder direction"
-    values = _finite(latents.max_decoder_cosine)
-    edges, counts = _binned(values)
-    picture = svg.histogram(
-        edges,
-        counts,
-        Axis("largest cosine with another latent", high=1.0),
-        Axis(f"latents (of {len(values):,})"),
-        title,
-    )
+    values = _finite(max_decoder_cosine)
     near = int((values > 0.9).sum())
     mean = number(float(values.mean())) if len(values) else "–"
-    reading = f"The mean is {mean} over {len(values):,} latents; {near:,} have a neighbour above 0.9, a near copy"
-    key = "average_max_decoder_cosine_sim"
-    twins = [c for c in controls_of(evaluation, name) if c.startswith("random")]
-    chance = next((metric(evaluation.controls[c], "misc_metrics", key).value for c in twins), math.nan)
-    reading += f"; random directions have a mean of {number(chance)}." if math.isfinite(chance) else "."
-    return Figure(title, picture, reading, Table(["largest cosine", "latents"], _bin_rows(edges, counts)))
+    reading = f"The mean is {mean} over {len(values):,} latents; {near:,} have a neighbour above 0.9, a near copy."
+    return _histogram(title, values, Axis("largest cosine with another latent", high=1.0), "largest cosine", reading)
 
 
 def _skewness(skewness: Tensor) -> Figure:
     title = "Skewness of the logit weights"
     values = _finite(skewness)
-    edges, counts = _binned(values)
-    picture = svg.histogram(edges, counts, Axis("skewness"), Axis(f"latents (of {len(values):,})"), title)
     up, down = int((values > 1).sum()), int((values < -1).sum())
     reading = (
         f"{up:,} of {len(values):,} latents have a skewness above 1 (they raise a few tokens much), "
         f"{down:,} below −1 (they lower a few tokens much)."
     )
-    return Figure(title, picture, reading, Table(["skewness", "latents"], _bin_rows(edges, counts)))
+    return _histogram(title, values, Axis("skewness"), "skewness", reading)
 
 
 def _kurtosis(kurtosis: Tensor) -> Figure:
     title = "Kurtosis of the logit weights"
     values = _finite(kurtosis)
     values = values[values > 0]
-    edges, counts = _binned(values, log=True)
-    x = Axis("kurtosis (3 for a normal distribution)", log=True)
-    picture = svg.histogram(edges, counts, x, Axis(f"latents (of {len(values):,})"), title)
     median = number(float(values.median())) if len(values) else "–"
     reading = (
         f"The median is {median} over {len(values):,} latents; {int((values > 10).sum()):,} are above 10: "
         "a few tokens stand out far from the rest."
     )
-    return Figure(title, picture, reading, Table(["kurtosis", "latents"], _bin_rows(edges, counts)))
+    return _histogram(title, values, Axis("kurtosis (3 for a normal distribution)", log=True), "kurtosis", reading)
 
 
 def _moments(skewness: Tensor, kurtosis: Tensor, std: Tensor) -> Figure:
@@ -344,10 +309,9 @@ def _moments(skewness: Tensor, kurtosis: Tensor, std: Tensor) -> Figure:
         f"{both:,} of {len(table):,} latents have both a skewness above 1 and a kurtosis above 10: they promote few, "
         f"definite tokens{_drawn(len(table))}."
     )
-    rows = []
-    for part in table[table[:, 0].argsort()].chunk(min(10, len(table))) if len(table) else ():
-        span = f"{number(float(part[0, 0]))} to {number(float(part[-1, 0]))}"
-        rows.append([span, f"{len(part):,}", *(number(float(part[:, i].median())) for i in (1, 2))])
+    rows = [
+        [span, f"{len(part):,}", *(number(float(part[:, i].median())) for i in (1, 2))] for span, part in _tenths(table)
+    ]
     headers = ["skewness", "latents", "median kurtosis", "median standard deviation"]
     return Figure(title, picture, reading, Table(headers, rows))
 
@@ -357,6 +321,14 @@ def _moments(skewness: Tensor, kurtosis: Tensor, std: Tensor) -> Figure:
 
 def _finite(values: Tensor) -> Tensor:
     return values[values.isfinite()].double()
+
+
+def _histogram(title: str, values: Tensor, x: Axis, header: str, reading: str, total: int | None = None) -> Figure:
+    """Of latents; ``total``: how many there are, where not all have a value."""
+    edges, counts = _binned(values, x.log)
+    y = Axis(f"latents (of {len(values) if total is None else total:,})")
+    rows = [[f"{number(a)} to {number(b)}", f"{n:,.0f}"] for (a, b), n in zip(pairwise(edges), counts, strict=True)]
+    return Figure(title, svg.histogram(edges, counts, x, y, title), reading, Table([header, "latents"], rows))
 
 
 def _binned(values: Tensor, log: bool = False) -> tuple[list[float], list[float]]:
@@ -375,11 +347,10 @@ def _binned(values: Tensor, log: bool = False) -> tuple[list[float], list[float]
     return (10**edges if log else edges).tolist(), counts.double().tolist()
 
 
-def _bin_rows(edges: Sequence[float], counts: Sequence[float]) -> list[list[str]]:
-    return [
-        [f"{number(a)} to {number(b)}", f"{int(count):,}"]
-        for (a, b), count in zip(pairwise(edges), counts, strict=True)
-    ]
+def _tenths(table: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The rows by their first column, in at most ten parts of one size, each with the span of that column."""
+    for part in table[table[:, 0].argsort()].chunk(10) if len(table) else ():
+        yield f"{number(float(part[0, 0]))} to {number(float(part[-1, 0]))}", part
 
 
 def _sample(count: int) -> Tensor:

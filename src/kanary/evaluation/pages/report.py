@@ -7,15 +7,14 @@ from typing import NamedTuple
 from kanary.evaluation.capability import kept
 from kanary.evaluation.pages.glossary import GROUPS, METRICS
 from kanary.evaluation.pages.page import render
-from kanary.evaluation.pages.pictures import Figure, controls_of, figures, interval, left_out, metric, percent, short
-from kanary.evaluation.result import Evaluation, Metric, flat
+from kanary.evaluation.pages.pictures import Figure, controls_of, interval, metric, percent, pictures, short
+from kanary.evaluation.result import Answer, Evaluation, Metric, Prompt
 from kanary.scales import number
 
 PERCENT = "\u00a0%"
 PROMPTS = 10
 FEW_TOKENS = 10_000
-_CE, _EV = ("model_performance_preservation", "ce_loss_score"), ("reconstruction_quality", "explained_variance")
-_L0, _DEAD = ("sparsity", "l0"), ("misc_metrics", "dead_share")
+HEADLINES = ("l0", "explained_variance", "ce_loss_score", "dead_share")
 
 
 class Headline(NamedTuple):
@@ -28,17 +27,6 @@ class Headline(NamedTuple):
     sentence: str
     beside: str
     """The same number of the controls."""
-
-
-class Said(NamedTuple):
-    """One prompt, and how it goes on."""
-
-    prompt: str
-    answer: str
-    alone: str
-    alone_rank: int
-    spliced: str
-    spliced_rank: int
 
 
 class Row(NamedTuple):
@@ -62,7 +50,7 @@ class Section(NamedTuple):
     left_out: list[str]
     columns: list[str]
     groups: list[tuple[str, list[Row]]]
-    said: list[Said]
+    said: list[tuple[Prompt, Answer, Answer]]
     about: dict[str, object]
 
 
@@ -82,20 +70,15 @@ def report(evaluation: Evaluation) -> str:
     )
 
 
-def warnings(evaluation: Evaluation, name: str) -> list[str]:
-    """What makes the SAE's numbers doubtful, in words; the worst first."""
-    return list(_warnings(evaluation, name))
-
-
 def _section(evaluation: Evaluation, name: str, anchor: str) -> Section:
-    controls = controls_of(evaluation, name)
+    controls, (figures, left_out) = controls_of(evaluation, name), pictures(evaluation, name)
     return Section(
         anchor=anchor,
         name=name,
         headlines=list(_headlines(evaluation, name)),
-        warnings=warnings(evaluation, name),
-        figures=figures(evaluation, name),
-        left_out=left_out(evaluation, name),
+        warnings=list(warnings(evaluation, name)),
+        figures=figures,
+        left_out=left_out,
         columns=[name, *(short(control, name) for control in controls)],
         groups=list(_groups(evaluation, name, controls)),
         said=_said(evaluation, name),
@@ -109,19 +92,17 @@ def _section(evaluation: Evaluation, name: str, anchor: str) -> Section:
 def _headlines(evaluation: Evaluation, name: str) -> Iterator[Headline]:
     mine = evaluation.saes[name]
     d_sae = _width(evaluation, name)
-    l0, ev, ce, dead = (metric(mine, *key) for key in (_L0, _EV, _CE, _DEAD))
-    yield _headline(evaluation, name, "Active latents (L0)", l0, _say_l0(l0, d_sae), _L0)
-    yield _headline(evaluation, name, "Explained variance", ev, _say_ev(evaluation, name, ev), _EV)
-    yield _headline(evaluation, name, "CE score (zero ablation)", ce, _say_ce(evaluation, name, ce), _CE)
-    yield _headline(evaluation, name, "Dead latents", dead, _say_dead(dead, d_sae), _DEAD, share=True)
+    l0, ev, ce, dead = (metric(mine, key) for key in HEADLINES)
+    yield _headline(evaluation, name, "Active latents (L0)", "l0", _say_l0(l0, d_sae))
+    yield _headline(evaluation, name, "Explained variance", "explained_variance", _say_ev(evaluation, name, ev))
+    yield _headline(evaluation, name, "CE score (zero ablation)", "ce_loss_score", _say_ce(evaluation, name, ce))
+    yield _headline(evaluation, name, "Dead latents", "dead_share", _say_dead(dead, d_sae), share=True)
     yield _fifth(evaluation, name)
 
 
-def _headline(
-    evaluation: Evaluation, name: str, label: str, m: Metric, sentence: str, key: tuple[str, str], share: bool = False
-) -> Headline:
-    values = {c: metric(evaluation.controls[c], *key).value for c in controls_of(evaluation, name)}
-    return _shown(label, m, sentence, {short(c, name): v for c, v in values.items()}, share=share)
+def _headline(evaluation: Evaluation, name: str, label: str, key: str, sentence: str, share: bool = False) -> Headline:
+    beside = {short(c, name): metric(evaluation.controls[c], key).value for c in controls_of(evaluation, name)}
+    return _shown(label, metric(evaluation.saes[name], key), sentence, beside, share=share)
 
 
 def _shown(
@@ -155,22 +136,22 @@ def _say_ev(evaluation: Evaluation, name: str, ev: Metric) -> str:
     if not math.isfinite(ev.value):
         return "The reconstruction was not measured."
     words = f"The reconstruction explains {percent(ev.value)} of what varies in the activations"
-    verdict = _against(evaluation, name, ev, _EV)
+    verdict = _against(evaluation, name, "explained_variance")
     return f"{words}{f': {verdict}' if verdict else ''}."
 
 
 def _say_ce(evaluation: Evaluation, name: str, ce: Metric) -> str:
-    losses = flat(evaluation.saes[name])
-    if not math.isfinite(ce.value) or "ce_loss_with_sae" not in losses:
+    keys = ("ce_loss_with_sae", "ce_loss_without_sae", "ce_loss_score_mean")
+    spliced, alone, strict = (number(metric(evaluation.saes[name], key).value, 4) for key in keys)
+    if not math.isfinite(ce.value):
         return "The model was not run with the SAE in place."
     words = (
-        f"With the SAE in place the model loses {number(losses['ce_loss_with_sae'].value, 4)} nats per token instead of "
-        f"{number(losses['ce_loss_without_sae'].value, 4)}; 1 would be no harm, 0 as bad as zeros."
+        f"With the SAE in place the model loses {spliced} nats per token instead of {alone}; 1 would be no harm, 0 as bad "
+        "as zeros."
     )
-    verdict = _against(evaluation, name, ce, _CE)
+    verdict = _against(evaluation, name, "ce_loss_score")
     words += f" It is {verdict}." if verdict else ""
-    strict = losses.get("ce_loss_score_mean")
-    return f"{words} Against mean ablation, the stricter score: {number(strict.value)}." if strict else words
+    return f"{words} Against mean ablation, the stricter score: {strict}."
 
 
 def _say_dead(dead: Metric, d_sae: int) -> str:
@@ -187,11 +168,10 @@ def _fifth(evaluation: Evaluation, name: str) -> Headline:
     """Capability; where no prompt was tried, how often the prediction stays the same."""
     found = evaluation.capability
     if found is None or name not in found.rows:
-        m = metric(evaluation.saes[name], "model_behavior_preservation", "top1_agreement")
         words = "On so many of the tokens the model with the SAE in place predicts the same next token as alone."
-        words = words if math.isfinite(m.value) else "The model was not run with the SAE in place."
-        key = "model_behavior_preservation", "top1_agreement"
-        return _headline(evaluation, name, "Same prediction", m, words, key, share=True)
+        if not metric(evaluation.saes[name], "top1_agreement").n:
+            words = "The model was not run with the SAE in place."
+        return _headline(evaluation, name, "Same prediction", "top1_agreement", words, share=True)
     m = kept(found, name).share
     beside = {short(c, name): kept(found, c).share.value for c in controls_of(evaluation, name) if c in found.rows}
     words = (
@@ -203,9 +183,10 @@ def _fifth(evaluation: Evaluation, name: str) -> Headline:
     return _shown("Answers kept", m, words, beside, share=True, unit="prompts")
 
 
-def _against(evaluation: Evaluation, name: str, m: Metric, key: tuple[str, str]) -> str:
+def _against(evaluation: Evaluation, name: str, key: str) -> str:
     """How a number stands to the best control but the identity, which is perfect by construction."""
-    rivals = {c: metric(evaluation.controls[c], *key) for c in _rivals(evaluation, name)}
+    m = metric(evaluation.saes[name], key)
+    rivals = {c: metric(evaluation.controls[c], key) for c in _rivals(evaluation, name)}
     rivals = {c: rival for c, rival in rivals.items() if math.isfinite(rival.value)}
     if not rivals or not math.isfinite(m.value):
         return ""
@@ -226,21 +207,22 @@ def _width(evaluation: Evaluation, name: str) -> int:
 # --- warnings -----------------------------------------------------------------------------------------------------
 
 
-def _warnings(evaluation: Evaluation, name: str) -> Iterator[str]:
+def warnings(evaluation: Evaluation, name: str) -> Iterator[str]:
+    """What makes the SAE's numbers doubtful, in words; the worst first."""
     mine, d_sae = evaluation.saes[name], _width(evaluation, name)
-    l0, ev, ce, dead = (metric(mine, *key) for key in (_L0, _EV, _CE, _DEAD))
+    l0, ev, ce, dead = (metric(mine, key) for key in HEADLINES)
     if l0.value == 0:
         yield "The SAE never fires: not one latent was active on any token. It is broken, or its threshold is too high."
     elif d_sae and l0.value > d_sae / 4:
         yield f"Not sparse: {number(l0.value)} of {d_sae:,} latents are active on a token, more than a quarter."
     for control in _rivals(evaluation, name):
-        theirs = metric(evaluation.controls[control], *_EV).value
+        theirs = metric(evaluation.controls[control], "explained_variance").value
         if ev.value < theirs:
             yield (
                 f"Explained variance {number(ev.value)} is below that of the control {short(control, name)}, "
                 f"{number(theirs)}: training is not what explains the activations."
             )
-        theirs = metric(evaluation.controls[control], *_CE).value
+        theirs = metric(evaluation.controls[control], "ce_loss_score").value
         if control.startswith("random twin") and ce.value < theirs:
             yield (
                 f"CE score {number(ce.value)} is below that of random directions, {number(theirs)}: "
@@ -263,25 +245,15 @@ def _groups(evaluation: Evaluation, name: str, controls: list[str]) -> Iterator[
     for group in known + [group for group in columns[0] if group not in GROUPS]:
         rows = []
         for key, mine in columns[0][group].items():
-            cells = [metric(column, group, key) for column in columns]
+            cells = [metric(column, key) for column in columns]
             texts = [(number(m.value, 4), interval(m, 4)) for m in cells]
             rows.append(Row(key, METRICS.get(key, ""), texts, f"{mine.n:,}" if mine.n else "–"))
         yield GROUPS.get(group, group), rows
 
 
-def _said(evaluation: Evaluation, name: str) -> list[Said]:
+def _said(evaluation: Evaluation, name: str) -> list[tuple[Prompt, Answer, Answer]]:
+    """The first prompts, what the model alone makes of them, and what it makes of them with the SAE in place."""
     found = evaluation.capability
     if found is None or name not in found.rows:
         return []
-    triples = zip(found.prompts, found.without, found.rows[name], strict=True)
-    return [
-        Said(
-            p.text,
-            p.answer.replace(" ", "␣").replace("\n", "⏎"),
-            alone.continuation,
-            alone.rank,
-            now.continuation,
-            now.rank,
-        )
-        for p, alone, now in list(triples)[:PROMPTS]
-    ]
+    return list(zip(found.prompts, found.without, found.rows[name], strict=True))[:PROMPTS]
