@@ -28,7 +28,7 @@ from kanary.text import TextSource, TokenBatch, Windows, open_text
 from planted import KINDS, planted
 from runs import write_stories
 
-SAMPLING = Sampling(window=32, lm_batch=8, tokens=1200, loss_tokens=500, seed=3)
+SAMPLING = Sampling(window=32, lm_batch=8, tokens=3_000, loss_tokens=1_500, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def found(tiny_lm: LanguageModel, text: TextSource) -> Evaluation:
 
 def judged(lm: LanguageModel, text: TextSource, saes: Mapping[str, SAE], sampling: Sampling) -> Evaluation:
     evaluation, rows = numbers(lm, text, saes, sampling)
-    assert set(rows) == set(evaluation.controls)
+    assert set(rows) == {name for name in evaluation.controls if not name.startswith("untrained")}
     return evaluation
 
 
@@ -251,8 +251,8 @@ def test_about_says_everything(tiny_lm: LanguageModel, found: Evaluation) -> Non
 def test_it_says_what_it_was_measured_on(tiny_lm: LanguageModel, text: TextSource, found: Evaluation) -> None:
     held = found.held_out
     batches = list(Windows(text, tiny_lm, window=32, batch=8, part="heldout"))
-    used = next(n for n in range(1, 99) if sum(b.tokens.numel() for b in batches[:n]) >= 1200)
-    first = next(n for n in range(1, 99) if sum(b.tokens.numel() for b in batches[:n]) >= 500)
+    used = next(n for n in range(1, 99) if sum(b.tokens.numel() for b in batches[:n]) >= SAMPLING.tokens)
+    first = next(n for n in range(1, 99) if sum(b.tokens.numel() for b in batches[:n]) >= SAMPLING.loss_tokens)
     assert held["tokens"] == sum(b.n_tokens for b in batches[:used])
     assert held["loss_tokens"] == sum(b.n_tokens for b in batches[:first])
     assert held["windows"] == 8 * used

@@ -60,7 +60,8 @@ def test_every_kind_of_sae_goes_from_model_and_text_to_a_folder_that_loads(
 def test_numbers_stand_beside_controls_and_carry_intervals(
     kind: str, tiny_llama: Path, text: Path, tmp_path: Path
 ) -> None:
-    answer = kanary("train", *flags(small(tiny_llama, text, out=tmp_path / "run", **options(kind))))
+    fields = small(tiny_llama, text, out=tmp_path / "run", eval_tokens=2000, **options(kind))
+    answer = kanary("train", *flags(fields))
     assert answer.code == 0, answer.err
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert list(metrics["saes"]) == [kind]

@@ -11,6 +11,7 @@ from kanary.files import read_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+FORMAT = "kanary-metrics-1"  # as evaluation.result writes it; not imported, so that info stays quick
 JsonMetric = Mapping[str, float | None]
 COLUMNS = {
     "l0": "L0",
@@ -39,8 +40,11 @@ def metrics_table(metrics: dict[str, Any]) -> "Table":
     """``metrics.json`` as a table: SAEs first, then the controls; value and 95 % interval."""
     from rich.table import Table
 
-    tokens = metrics["held_out"]["tokens"]
-    table = Table(title=f"On {tokens:,} held-out tokens (95 % intervals)", title_justify="left")
+    held_out = metrics["held_out"]
+    tokens, asked = held_out["tokens"], held_out.get("asked_tokens", 0)
+    which = "held-out tokens" if held_out.get("part") == "heldout" else f"tokens of {held_out.get('text')}"
+    short = f"; {asked:,} were asked for, the text has no more" if tokens < 0.9 * asked else ""
+    table = Table(title=f"On {tokens:,} {which} (95 % intervals{short})", title_justify="left")
     table.add_column("")
     for heading in COLUMNS.values():
         table.add_column(heading, justify="right")
@@ -58,9 +62,9 @@ def _cell(row: Mapping[str, Mapping[str, JsonMetric]], name: str) -> str:
 
 def _metric(metric: JsonMetric) -> str:
     value, low, high = (metric.get(key) for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
+    if value is None:
         return "–"
-    return f"{value:.4g}" if low == high else f"{value:.4g} ({low:.4g}–{high:.4g})"
+    return f"{value:.4g}" if low is None or high is None or low == high else f"{value:.4g} ({low:.4g}–{high:.4g})"
 
 
 def _run(path: Path) -> Iterator[str]:
@@ -74,18 +78,32 @@ def _run(path: Path) -> Iterator[str]:
     source = config["model"] or config["store"]
     yield f"Run {path}: {sae} of width {width} at {site or 'the first site'} of {source}"
     if (path / "metrics.json").is_file():
-        metrics = read_json(path / "metrics.json")
         yield f"Finished: {steps:,} steps, {config['tokens']:,} tokens."
-        for group in ("saes", "controls"):
-            for name, row in metrics[group].items():
-                yield f"  {name}: " + ", ".join(f"{heading} {_cell(row, key)}" for key, heading in COLUMNS.items())
-        if missing := metrics["held_out"].get("missing"):
-            yield f"No numbers on held-out text: {missing}"
+        yield from _numbers(path / "metrics.json")
         several = sorted(file.parent for file in (path / "sae").glob("*/config.json"))
         for folder in several or [path]:
             yield f"Load it: kanary.SAE.from_pretrained({str(folder)!r})"
     else:
         yield f"Not finished: {done:,} of {steps:,} steps. Go on with: kanary train --resume {path}"
+
+
+def _numbers(path: Path) -> list[str]:
+    """What ``metrics.json`` says; raises :class:`KanaryError` if it is of another version or damaged."""
+    metrics = read_json(path)
+    if metrics.get("format") != FORMAT:
+        raise KanaryError(
+            f"{path} is of another version ({metrics.get('format')!r}): measure again with kanary evaluate."
+        )
+    try:
+        rows = {**metrics["saes"], **metrics["controls"]}
+        told = [
+            f"  {name}: " + ", ".join(f"{heading} {_cell(row, key)}" for key, heading in COLUMNS.items())
+            for name, row in rows.items()
+        ]
+        missing = metrics["held_out"].get("missing")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise KanaryError(f"{path} is damaged ({error!r}): measure again with kanary evaluate.") from error
+    return [*told, f"No numbers on held-out text: {missing}"] if missing else told
 
 
 def _values(config: dict[str, Any], name: str) -> str:

@@ -110,7 +110,10 @@ def _train(folder: Path, configs: Mapping[str, TrainConfig], quiet: bool) -> Run
     if fitted.ending != "finished":
         return Run(folder, fitted.ending, {})
     saes = {name: learner.sae.eval() for name, learner in fitted.learners.items()}
+    for sae in saes.values():
+        sae.remember(weights=sae.digest())
     save_saes(folder, saes)  # before anything that could fail
+    del fitted  # and with it the optimisers: measuring needs the memory
     metrics = _measure(config, lm, text, saes, quiet)
     save_saes(folder, saes)  # now with their numbers
     write_json(folder / "metrics.json", metrics)
@@ -151,13 +154,14 @@ def open_inputs(
     first = next(Windows(text, lm, window=window, batch=16, part=part))
     refuse_leaking_site(lm, first, source.sites)
     about = {
-        "model": lm.name,
+        "model": _lasting(lm.name),
         "revision": lm.revision,
         "fingerprint": lm.fingerprint,
         "tokenizer": lm.tokenizer_name,
+        "tokenizer_fingerprint": lm.tokenizer_fingerprint,
         "special_ids": sorted(lm.special_ids),
         "bos_id": lm.bos_id,
-        "text": text.name,
+        "text": _lasting(text.name),
         "text_fingerprint": text.fingerprint,
         "part": part,
         "window": window,
@@ -165,6 +169,11 @@ def open_inputs(
         "text_check": check_text(lm, first),
     }
     return lm, text, source, about
+
+
+def _lasting(name: str) -> str:
+    """A name that means the same in every folder."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 def refuse_leaking_site(lm: LanguageModel, batch: TokenBatch, sites: Sequence[str]) -> None:
@@ -248,6 +257,8 @@ def _measure(
             return found.to_json()
         except KanaryError as error:
             missing = str(error)
+        except torch.OutOfMemoryError:
+            missing = "the device's memory is too small; try kanary evaluate with --lm-batch 1 or --device cpu"
     if not quiet:
         print(f"No numbers on held-out text: {missing}", file=sys.stderr)
     return Evaluation({}, {}, {}, {"tokens": 0, "missing": missing}).to_json()

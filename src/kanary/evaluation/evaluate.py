@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kanary.config import from_mapping, option
-from kanary.errors import KanaryError, nearest
+from kanary.errors import KanaryError
 from kanary.evaluation.capability import capability
-from kanary.evaluation.inputs import Inputs, open_inputs
+from kanary.evaluation.inputs import Inputs, open_inputs, open_saes
 from kanary.evaluation.latents import latent_table
 from kanary.evaluation.metrics import census, merged
 from kanary.evaluation.numbers import CONTROL_TOKENS, Sampling, numbers
@@ -18,7 +19,7 @@ from kanary.evaluation.peers import LIKE, shuffled
 from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
 from kanary.evaluation.standin import Spliced, StandIn
-from kanary.evaluation.tables import write_tables
+from kanary.evaluation.tables import TABLES, write_tables
 from kanary.files import exclusive, write_json, write_text
 from kanary.text import Windows
 
@@ -35,13 +36,15 @@ class EvaluateConfig:
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1.")
     window: int = option(0, "Tokens the model sees at once; 0 = as in training.")
     lm_batch: int = option(0, "Windows per forward pass of the model; 0 = chosen for the device.")
-    tokens: int = option(1_000_000, "Tokens to measure on, at most.", count=True)
+    tokens: int = option(1_000_000, "Tokens to measure on, in whole batches; fewer if the text is shorter.", count=True)
     loss_tokens: int = option(
         CONTROL_TOKENS, "How many of them for the losses and the controls, which cost more; 0 = no losses.", count=True
     )
-    prompts: int = option(200, "Prompts of the capability test; 0 = none.")
+    prompts: int = option(200, "Prompts of the capability test; 0 = none.", count=True)
     seed: int = option(0, "Seed of the bootstrap, the controls and the prompts.")
-    like: str | None = option(None, "Sample as a public library does, and write its JSON too: saebench or saelens.")
+    like: str | None = option(
+        None, "Sample as a public library does (window, tokens, seed), and write its JSON too: saebench or saelens."
+    )
     out: str | None = option(None, "Folder for the results; by default the run's own.")
 
     def __post_init__(self) -> None:
@@ -51,7 +54,11 @@ class EvaluateConfig:
                 "tokens must be 1 or more, the others 0 or more."
             )
         if self.like is not None and self.like not in LIKE:
-            raise KanaryError(f"like={self.like!r} is unknown. {nearest(self.like, LIKE)}")
+            raise KanaryError(f"like={self.like!r} is unknown: choose {' or '.join(LIKE)}.")
+        sampling = ("window", "lm_batch", "tokens", "loss_tokens", "seed")
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        if self.like and (given := [name for name in sampling if getattr(self, name) != defaults[name]]):
+            raise KanaryError(f"like={self.like} samples as that library does: leave out {', '.join(given)}.")
 
 
 def evaluate(
@@ -105,23 +112,36 @@ def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation
 
 
 def write(found: Evaluation, inputs: Inputs, like: str | None = None) -> None:
-    """Every file of an evaluation, each whole or not there; ``metrics.json`` last, because it says that all are."""
+    """Every file of an evaluation. They take their places together, so a full disk leaves the earlier ones as they were."""
     folder = found.folder
     assert folder is not None
-    write_tables(folder, found, lambda token: str(inputs.lm.tokenizer.decode([token])))
-    write_text(folder / "report.html", report(found))
-    if like:
-        shapes = {name: LIKE[like].shape(found, name) for name in found.saes}
-        write_json(folder / f"{like}.json", next(iter(shapes.values())) if len(shapes) == 1 else shapes)
-    write_json(folder / "metrics.json", found.to_json())
+    with tempfile.TemporaryDirectory(prefix=".evaluation-", dir=folder) as name:
+        new = Path(name)
+        write_tables(new, found, lambda token: str(inputs.lm.tokenizer.decode([token])))
+        write_text(new / "report.html", report(found))
+        if like:
+            shapes = {sae: LIKE[like].shape(found, sae) for sae in found.saes}
+            write_json(new / f"{like}.json", next(iter(shapes.values())) if len(shapes) == 1 else shapes)
+        write_json(new / "metrics.json", found.to_json())
+        for file in (*TABLES, *(f"{peer}.json" for peer in LIKE), "report.html", "metrics.json"):
+            if (new / file).exists():
+                (new / file).replace(folder / file)
+            else:  # of an earlier evaluation
+                (folder / file).unlink(missing_ok=True)
 
 
 def _out(run: Path, config: EvaluateConfig) -> Path:
     if config.out:
-        return Path(config.out)
+        out = Path(config.out)
+        if (out / "config.yaml").is_file() and out.resolve() != run.resolve():
+            raise KanaryError(
+                f"{out} is another run; its numbers would be replaced. Choose a folder of its own for --out."
+            )
+        return out
     if (run / "config.yaml").is_file():
         return run
-    raise KanaryError(f"{run} is not a run folder, so the results need a folder of their own: --out FOLDER.")
+    open_saes(run)  # says what is wrong with what is no folder of an SAE either
+    raise KanaryError(f"{run} is an SAE without its run, so the results need a folder of their own: --out FOLDER.")
 
 
 def _sampling(inputs: Inputs, config: EvaluateConfig) -> Sampling:
@@ -149,11 +169,11 @@ def _sampling(inputs: Inputs, config: EvaluateConfig) -> Sampling:
 def _capability(
     inputs: Inputs, controls: Mapping[str, StandIn], sampling: Sampling, config: EvaluateConfig, quiet: bool
 ) -> Capability | None:
-    """The capability test of every SAE and control, but the untrained twins."""
+    """The capability test of every SAE and control."""
     standins: dict[str, StandIn] = {
         name: Spliced(str(sae.config.trained_on["site"]), sae) for name, sae in inputs.saes.items()
     }
-    standins |= {name: control for name, control in controls.items() if not name.startswith("untrained")}
+    standins |= controls
     windows = Windows(inputs.text, inputs.lm, window=sampling.window, batch=16, part=inputs.part)
     with bar("testing capability", (1 + len(standins)) * config.prompts, "prompts", quiet) as show:
         found = capability(inputs.lm, windows, standins, config.prompts, config.seed, show=show)

@@ -11,6 +11,8 @@ CHUNK = 2**24
 PIECE = {"cpu": 2**18}
 """Logits that are compared at a time. Fast because on a CPU all that a piece needs (some MB) stays in the cache."""
 
+LEAST = -1e30  # for logits of minus infinity, with which some models rule tokens out: 0 times it must be 0
+
 
 class WindowLosses(NamedTuple):
     """Sums over the counted positions of every window, ``[windows]`` float64."""
@@ -47,7 +49,7 @@ def read(logits: Tensor) -> Clean:
     found = []
     for (piece,) in _pieces(logits):
         peak = piece.amax(-1)
-        piece = piece - peak[..., None]
+        piece = (piece - peak[..., None]).clamp_min_(LEAST)
         log_sum = piece.logsumexp(-1)
         p = (piece - log_sum[..., None]).exp_()
         found.append((peak, log_sum, p.mul_(piece).sum(-1) - log_sum, piece.argmax(-1)))
@@ -65,9 +67,9 @@ def window_losses(clean: Clean, new: Tensor, tokens: Tensor, special: Tensor) ->
     found = []
     for clean_piece, new_piece, clean_peak, log_sum in _pieces(clean.logits, new, clean.peak, clean.log_sum):
         peak = new_piece.amax(-1)
-        new_piece = new_piece - peak[..., None]
+        new_piece = (new_piece - peak[..., None]).clamp_min_(LEAST)
         new_sum = new_piece.logsumexp(-1)
-        p = (clean_piece - clean_peak[..., None]).sub_(log_sum[..., None]).exp_()
+        p = (clean_piece - clean_peak[..., None]).clamp_min_(LEAST).sub_(log_sum[..., None]).exp_()
         found.append((peak, new_sum, p.mul_(new_piece).sum(-1) - new_sum, new_piece.argmax(-1)))
     peak, new_sum, expected, first = (torch.cat(column, 1) for column in zip(*found, strict=True))
     counts = ~special

@@ -13,7 +13,7 @@ from kanary.evaluation.metrics import fidelity_metrics, loss_metrics, merged, to
 from kanary.evaluation.result import Details, Metric
 from kanary.evaluation.row import DetailedRow, Row, View, Whole
 from kanary.evaluation.standin import Spliced, StandIn
-from kanary.evaluation.sums import Sums, bootstrap
+from kanary.evaluation.sums import Sums, bootstrap, groups_of
 from kanary.lm import LanguageModel, Trace, trace
 from kanary.text import TokenBatch
 
@@ -26,6 +26,8 @@ class Measured(NamedTuple):
     tokens: int
     control_tokens: int
     windows: int
+    groups: int
+    """That the intervals rest on: documents, or long stretches of them; at most ``sums.GROUPS``."""
 
 
 class _Part:
@@ -80,7 +82,8 @@ class Measurement:
         if not (controls and self.with_losses):
             self._add(batch, self.lm.capture(batch.tokens, self.sites), controls=controls)
             return
-        parts = list(_split(batch, max(1, CHUNK // (batch.tokens.shape[1] * self.lm.vocab_size))))
+        room = CHUNK * (16 if self.lm.device.type == "cuda" else 1)
+        parts = list(_split(batch, max(1, room // (batch.tokens.shape[1] * self.lm.vocab_size))))
         wholes = self._wholes(batch) if len(parts) > 1 else {}
         for part in parts:
             clean = trace(self.lm, part.tokens.to(self.lm.device), self.sites)
@@ -99,7 +102,7 @@ class Measurement:
         clean: Trace | None = None,
         wholes: Mapping[str, Whole] | None = None,
     ) -> None:
-        special, place = batch.special.to(self.lm.device), self.whole.windows
+        special, place = batch.special.to(self.lm.device), groups_of(batch)
         predicted = read(clean.logits) if clean else None
         for site in self.sites:
             view = View(x[site], special, (wholes or {}).get(site))
@@ -152,7 +155,8 @@ class Measurement:
         """
         if not self.whole.tokens:
             raise KanaryError("There are no tokens to evaluate on: every one of them is special (BOS, EOS or padding).")
-        draws = {id(part): bootstrap(part.windows, self.seed) for part in (self.whole, self.first) if part.windows}
+        parts = [part for part in (self.whole, self.first) if part.tokens]
+        draws = {id(part): bootstrap(part.sites[self.sites[0]].columns["n"], self.seed) for part in parts}
         rows, details = {}, {}
         for name, row in {**self.saes, **self.controls}.items():
             site = row.standin.site
@@ -166,7 +170,8 @@ class Measurement:
             rows[name] = merged(*found, token_stats(self.first.tokens if self.with_losses else 0, part.tokens))
             if isinstance(row, DetailedRow):
                 details[name] = row.details(sums, part.tokens)
-        return Measured(rows, details, self.whole.tokens, self.first.tokens, self.whole.windows)
+        groups = int((self.whole.sites[self.sites[0]].columns["n"] > 0).sum())
+        return Measured(rows, details, self.whole.tokens, self.first.tokens, self.whole.windows, groups)
 
 
 def measure(

@@ -50,7 +50,7 @@ def numbers(
     *,
     show: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, dict[str, StandIn]]:
-    """Every number of ``saes`` beside its controls; and these controls, by name.
+    """Every number of ``saes`` beside its controls; and these controls, by name, but for the untrained SAEs.
 
     Args:
         saes: by name, on the model's device, each with its site in ``config.trained_on``.
@@ -89,7 +89,9 @@ def numbers(
             "tokens": found.tokens,
             "loss_tokens": found.control_tokens if sampling.loss_tokens else 0,
             "control_tokens": found.control_tokens,
+            "asked_tokens": sampling.tokens,
             "windows": found.windows,
+            "documents": found.groups,
             "window": sampling.window,
             "seed": sampling.seed,
             "controls_fitted_on": fitted_on,
@@ -98,7 +100,7 @@ def numbers(
         },
         details=found.details,
     )
-    return evaluation, rows
+    return evaluation, {name: row for name, row in rows.items() if not name.startswith("untrained")}
 
 
 def about(sae: SAE) -> dict[str, Any]:

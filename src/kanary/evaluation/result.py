@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Metric(NamedTuple):
-    """A number with its 95 % bootstrap interval over windows, and how many tokens it is over.
+    """A number with its 95 % bootstrap interval over documents, and how many tokens it is over.
 
     NaN where there is no such number: the identity has no latents.
     """

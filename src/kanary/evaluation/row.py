@@ -74,15 +74,16 @@ class Row:
         self.standin, self.sums, self.width = standin, Sums(), 0
         self.sae = standin.sae if isinstance(standin, Spliced) else None
         # controls such as an untrained relu SAE may be dense: a piece at a time bounds what their codes take
-        self.piece = max(1, TILE // self.sae.d_sae) if self.sae else TILE
+        room = TILE * (16 if self.sae and self.sae.mean.is_cuda else 1)
+        self.piece = max(1, room // self.sae.d_sae) if self.sae else TILE
         if self.sae:
             self.l0_values = l0_bins(self.sae.d_sae)
             norms = torch.linalg.vector_norm(self.sae.W_dec.detach().double(), dim=1)
             self.unit = norms / self.sae.scale.double()  # one unit of a latent, in units of the activation
             self.firings = torch.zeros(self.sae.d_sae, dtype=torch.int64, device=self.unit.device)
 
-    def add(self, view: View, first_window: int) -> Tensor:
-        """Counts one batch; the reconstruction ``[tokens, width]``."""
+    def add(self, view: View, groups: Tensor) -> Tensor:
+        """Counts one batch whose windows are in ``groups``; the reconstruction ``[tokens, width]``."""
         self.width = view.x.shape[1]
         if not len(view.x):
             return view.x
@@ -98,7 +99,7 @@ class Row:
         sums = dict(zip(per_token, table.unbind(1), strict=True))
         if self.sae:
             sums["l0_histogram"] = self._histogram(per_token["l0"], view)
-        self.sums.add(first_window, **sums)
+        self.sums.add(groups, **sums)
         self.look(view, per_token["error"])
         return torch.cat(made)
 
@@ -119,9 +120,9 @@ class Row:
             "square": square,
             "dot": dot,
             "norm": norm,
-            "ratio": norm / size,
+            "ratio": torch.where(size > 0, norm / size, 1.0),  # an activation of zero has no size to compare with
             "cosine": dot / (norm * size).clamp_min(1e-300),
-            "legacy": 1 - error / view.spread[piece],
+            "legacy": torch.where(view.spread[piece] > 0, 1 - error / view.spread[piece], 0.0),
             "error_by_batch": error / view.whole.tokens,
         }
         if codes is not None:

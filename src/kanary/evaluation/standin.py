@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kanary.activations.pool import generator
+from kanary.errors import KanaryError
 from kanary.sae import SAE, SAEConfig, SparseCodes
 from kanary.training.learner import begin
 
@@ -35,7 +37,12 @@ class Spliced:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> tuple[Tensor, SparseCodes]:
         codes = self.sae.encode(x)
-        return self.sae.decode(codes).to(x.dtype), codes
+        x_hat = self.sae.decode(codes).to(x.dtype)
+        if not bool(x_hat.isfinite().all()):
+            raise KanaryError(
+                f"An SAE at {self.site} reconstructs NaN or infinity: its weights are too large or damaged."
+            )
+        return x_hat, codes
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,16 @@ class Calibration:
         """``[width]`` float64."""
         return self.total / max(1, self.n)
 
+    @cached_property
+    def directions(self) -> Tensor:
+        """``[width, width]`` float64: the principal directions of what was added so far, largest variance last."""
+        covariance = self.products / max(1, self.n) - self.mean.outer(self.mean)
+        directions: Tensor = torch.linalg.eigh(covariance).eigenvectors
+        return directions
+
     def components(self, k: int) -> Tensor:
         """``[width, k]`` float64: the directions of largest variance."""
-        covariance = self.products / max(1, self.n) - self.mean.outer(self.mean)
-        directions: Tensor = torch.linalg.eigh(covariance).eigenvectors  # ascending
-        return directions[:, -k:]
+        return self.directions[:, -k:]
 
     def pca(self, site: str, k: int) -> PCA:
         k = min(k, len(self.total))

@@ -4,44 +4,64 @@ import torch
 from torch import Tensor
 
 from kanary.activations.pool import generator
+from kanary.text import TokenBatch
 
 GROUPS = 512
-"""Windows are dealt in turn into so many groups; the bootstrap draws groups. Fewer windows are a group each."""
+"""Stretches of documents are dealt into so many groups, and the bootstrap draws groups."""
+STRETCH = 16_384
+"""Tokens of one document that stay together: neighbours are alike, so they must not count as independent."""
+FEWEST = 5
+"""Groups below which there is no interval: it would be far too narrow."""
 RESAMPLES = 1000
 
 
+def groups_of(batch: TokenBatch) -> Tensor:
+    """``[windows]`` int64: the group of every window, by the document that its first token is in and the place there."""
+    keys = batch.documents[:, 0] * 1_000_003 + batch.positions[:, 1].clamp_min(0) // STRETCH
+    return (keys * -7046029254386353131 >> 40) & (GROUPS - 1)  # Fibonacci hashing: neighbours fall far apart
+
+
 class Sums:
-    """Named sums over tokens, kept apart by group of windows, in float64 on the CPU."""
+    """Named sums over tokens, kept apart by group, in float64 on the CPU."""
 
     def __init__(self) -> None:
         self.columns: dict[str, Tensor] = {}
+        self._resampled: tuple[Tensor, dict[str, Tensor]] | None = None
 
-    def add(self, first_window: int, **sums: Tensor) -> None:
+    def add(self, groups: Tensor, **sums: Tensor) -> None:
         """Adds one value or vector per window.
 
         Args:
-            first_window: number of the first of these windows in the evaluation.
+            groups: ``[windows]``, see :func:`groups_of`.
             sums: name -> ``[windows]`` or ``[windows, size]``.
         """
+        self._resampled = None
         for name, values in sums.items():
             values = values.to("cpu", torch.float64)
-            groups = torch.arange(first_window, first_window + len(values)) % GROUPS
             if name not in self.columns:
                 self.columns[name] = torch.zeros(GROUPS, *values.shape[1:], dtype=torch.float64)
             self.columns[name].index_add_(0, groups, values)
 
     def resampled(self, draws: Tensor) -> dict[str, Tensor]:
-        """Sums under ``draws [resamples, GROUPS]``: ``[resamples]`` or ``[resamples, size]`` per name."""
-        return {name: draws @ values for name, values in self.columns.items()}
+        """Sums under ``draws [1 + resamples, GROUPS]``: ``[1 + resamples]`` or ``[1 + resamples, size]`` per name."""
+        if self._resampled is None or self._resampled[0] is not draws:
+            self._resampled = draws, {name: draws @ values for name, values in self.columns.items()}
+        return self._resampled[1]
 
 
-def bootstrap(windows: int, seed: int) -> Tensor:
-    """How often each group of ``windows`` windows is drawn: ``[1 + RESAMPLES, GROUPS]``; row 0 is the sample itself."""
-    groups = min(windows, GROUPS)
-    draws = torch.randint(groups, (RESAMPLES, groups), generator=generator("bootstrap", seed))
-    counts = torch.zeros(1 + RESAMPLES, GROUPS, dtype=torch.float64)
-    counts[0, :groups] = 1
-    counts[1:].scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))
+def bootstrap(tokens: Tensor, seed: int) -> Tensor:
+    """How often each group is drawn: ``[1 + resamples, GROUPS]``; row 0 is the sample itself.
+
+    Args:
+        tokens: ``[GROUPS]``, how many tokens are in each; where fewer than ``FEWEST`` have any, nothing is resampled.
+    """
+    used = tokens.nonzero().squeeze(1)
+    resamples = RESAMPLES if len(used) >= FEWEST else 0
+    counts = torch.zeros(1 + resamples, GROUPS, dtype=torch.float64)
+    counts[0] = 1
+    if resamples:
+        draws = used[torch.randint(len(used), (resamples, len(used)), generator=generator("bootstrap", seed))]
+        counts[1:].scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))
     return counts
 
 

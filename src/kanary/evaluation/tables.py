@@ -29,6 +29,7 @@ LOSSES = (
     "top1_agreement",
 )
 """The metrics of ``losses.csv``."""
+TABLES = ("l0.csv", "losses.csv", "capability.csv", "logit_weights.csv")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 from kanary.errors import KanaryError
 from kanary.lm.sites import Site, attach, find_site, site_names
 
+_SAMPLE = (
+    'Once  upon a TIME, 1234.5 naïve\tÉlan\n\nsaid: "don\'t!" — שלום مرحبا x+=y'  # shows case, spaces, digits, scripts
+)
 Replacement = Callable[[Tensor], Tensor]
 
 
@@ -171,6 +174,13 @@ class LanguageModel:
                 some = flat[:: max(1, flat.numel() // 16)][:16].to(torch.bfloat16).cpu()
                 digest.update(some.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:12]
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """Twelve hex digits by which this tokenizer is known again: its vocabulary, and what it makes of a sample."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items())
+        sample = self.tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+        return hashlib.sha256(json.dumps([vocabulary, sample]).encode()).hexdigest()[:12]
 
     def _forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Any:
         mask = None if attention_mask is None else attention_mask.to(self.device)

@@ -1,8 +1,10 @@
 """How an SAE is written, read and shared: safetensors and JSON, never pickle."""
 
+import copy
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,7 @@ def _download(name: str, revision: str | None) -> Path:
 def push(sae: SAE, repository: str, *, private: bool = False, token: str | None = None) -> str:
     from huggingface_hub import HfApi
 
+    sae = _public(sae)
     api = HfApi(token=token, endpoint=os.environ.get("HF_ENDPOINT"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "sae"
@@ -152,6 +155,17 @@ def push(sae: SAE, repository: str, *, private: bool = False, token: str | None 
     return f"{api.endpoint}/{repository}"
 
 
+def _public(sae: SAE) -> SAE:
+    """The same SAE, its memory of training without the folders of this machine."""
+    known = {
+        key: Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+        for key, value in sae.config.trained_on.items()
+    }
+    public = copy.copy(sae)
+    public.config = replace(sae.config, trained_on=known)
+    return public
+
+
 def model_card(sae: SAE, repository: str) -> str:
     """The README of a published SAE: what it is, what it reads, its numbers, how to load it."""
     config, source = described(sae), dict(sae.config.trained_on)
@@ -159,7 +173,7 @@ def model_card(sae: SAE, repository: str) -> str:
     rows = [
         f"| {key.replace('_', ' ')} | {str(value).replace('|', chr(92) + '|')} |"
         for key, value in source.items()
-        if key not in ("metrics", "special_ids")
+        if key not in ("metrics", "special_ids", "weights")
     ]
     metrics = source.get("metrics") or {}
     numbers = [
