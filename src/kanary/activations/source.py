@@ -32,7 +32,8 @@ class SourceConfig:
     )
     text: str = option(
         "",
-        "Text: a .parquet, .jsonl, .jsonl.gz, .json or .txt file, a folder of these, or a data set on the Hub.",
+        "Text: a .parquet, .jsonl, .jsonl.gz, .json or .txt file, a folder of these, a data set on the Hub, or "
+        "'labelled': passages that Kanary writes, with known concepts.",
         group="Text",
     )
     store: Path | None = option(

@@ -36,7 +36,9 @@ class Reader(Protocol):
         """How many documents; may read the whole file."""
 
     def values(self, column: str, start: int = 0) -> Iterator[Any]:
-        """The column's values from document ``start`` on: a text, a list of token ids, or None."""
+        """The column's values from document ``start`` on: a text, a list of token ids, None, or a function that gives the
+        text, called when it is needed.
+        """
 
 
 @dataclass(frozen=True)

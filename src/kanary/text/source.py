@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kanary.errors import KanaryError, nearest
 from kanary.lm.load import locate
+from kanary.text.labelled.reader import LabelledText, labelled_text
 from kanary.text.readers import (
     HuggingFaceData,
     JsonFile,
@@ -53,6 +54,21 @@ class Document:
     tokens: list[int] | None
 
 
+class _Unwritten(Document):
+    """A document that is written when its text is asked for: those of another part are passed over at no cost."""
+
+    __slots__ = ("_write",)
+    _write: Callable[[], str]
+
+    def __init__(self, number: int, write: Callable[[], str]) -> None:
+        for name, value in (("id", number), ("tokens", None), ("_write", write)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def text(self) -> str:
+        return self._write()
+
+
 @dataclass(frozen=True)
 class TextSource:
     """The documents of a file, a folder or a data set, in a fixed order."""
@@ -89,9 +105,14 @@ class TextSource:
 
     @property
     def fingerprint(self) -> str | None:
-        """Twelve hex digits by which local files are known again: sizes, first and last megabyte; None for the Hub."""
+        """Twelve hex digits by which local files are known again: sizes, first and last megabyte; None for the Hub.
+
+        The labelled corpus is known by passages that it writes.
+        """
         digest = hashlib.sha256()
         for reader in self.readers:
+            if isinstance(reader, LabelledText):
+                return reader.fingerprint
             path = Path(reader.name)
             if not path.is_file():
                 return None
@@ -105,6 +126,8 @@ class TextSource:
 
     def describe(self) -> str:
         """Plain words: what is read, and from how many files."""
+        if isinstance(self.readers[0], LabelledText):
+            return self.readers[0].describe()
         files = "" if len(self.readers) == 1 else f" ({len(self.readers)} files)"
         column = "" if self.readers[0].columns() is None else f", column {self.column!r}"
         return f"{self.name}{files}{column}"
@@ -122,7 +145,9 @@ def open_text(
 
     Args:
         source: a file (.parquet, .jsonl, .json or any plain text; .gz too), a folder of such files, a folder written by
-            ``datasets.save_to_disk``, or a data set on the Hub: ``id``, or ``id:configuration``.
+            ``datasets.save_to_disk``, or a data set on the Hub: ``id``, or ``id:configuration``. ``labelled`` is the
+            labelled corpus, written as it is read and without end; ``labelled:FAMILY,FAMILY`` a part of it, and
+            ``labelled@SEED`` another series (a folder of that name is ``./labelled``).
         column: where the texts are, or the token ids of pre-tokenised data. Without the column ``text``, the columns
             ``input_ids`` and ``tokens`` are tried.
         split: of a Hub data set or a saved one; in a folder, files whose name says another split are left out.
@@ -133,6 +158,8 @@ def open_text(
     Raises:
         KanaryError: not found, empty, binary or damaged, or without the column (with the columns that are there).
     """
+    if isinstance(source, str) and (corpus := labelled_text(source)):
+        return TextSource(source, [corpus], column, None)
     where, remote = locate(source, "text")
     if remote and _suffix(Path(where)) in _SUFFIXES:
         raise KanaryError(f"There is no text at {where!r} (looked in {Path.cwd()}).")
@@ -256,6 +283,8 @@ def _choose_column(reader: Reader, wanted: str) -> str:
 
 
 def _document(number: int, value: Any, name: str, column: str) -> Document:
+    if callable(value):
+        return _Unwritten(number, value)
     if value is None or isinstance(value, str):
         return Document(number, value or "", None)
     if hasattr(value, "tolist"):
