@@ -7,6 +7,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,7 +21,7 @@ from rich.console import Console
 from kanary.errors import KanaryError
 from kanary.evaluation.comparison.compare import Comparison, compare
 from kanary.evaluation.comparison.curves import COLUMNS
-from kanary.evaluation.comparison.matched import Estimate, estimate, interpolate, t_quantile, verdicts, welch
+from kanary.evaluation.comparison.matched import Estimate, Reading, estimate, interpolate, t_quantile, verdicts, welch
 from kanary.evaluation.result import Metric
 from pages import Page
 
@@ -144,10 +145,10 @@ def test_the_interval_over_seeds_is_the_t_interval() -> None:
     assert found.label == "3 seeds"
 
 
-def test_one_seed_has_the_interval_over_windows_and_says_so() -> None:
+def test_one_seed_has_the_interval_over_documents_and_says_so() -> None:
     found = estimate({4: Metric(0.9, 0.88, 0.93, 10)})
     assert found == Estimate((0.9,), 0.9, 0.88, 0.93)
-    assert found.label == "1 seed: interval over windows only"
+    assert found.label == "1 seed: interval over documents only"
 
 
 def test_the_welch_interval_has_welchs_degrees_of_freedom() -> None:
@@ -182,11 +183,13 @@ def test_interpolation_reproduces_what_was_measured_and_stays_between_neighbours
 ) -> None:
     curve = [(l0, Metric(value, value - 1, value + 2, 10)) for l0, value in points]
     for l0, metric in curve:
-        assert interpolate(curve, l0) == metric
+        assert interpolate(curve, l0) == Reading(metric)
     ordered = sorted(points)
     for (a, at_a), (b, at_b) in pairwise(ordered):
-        between = interpolate(curve, math.sqrt(a * b))
-        assert between is not None
+        read = interpolate(curve, math.sqrt(a * b))
+        assert read is not None
+        assert read.wide == (b / a > 2 and not read.near) == bool(read.note)
+        between = read.metric
         assert min(at_a, at_b) - 1e-9 <= between.value <= max(at_a, at_b) + 1e-9
         if b > 1.001 * a:
             assert between.value == pytest.approx((at_a + at_b) / 2, abs=1e-6)
@@ -199,9 +202,14 @@ def test_nothing_is_made_up_beyond_the_ends() -> None:
     assert interpolate(curve, 42.1) is None
     below = interpolate(curve, 19.5)
     assert below is not None
-    assert below.value == pytest.approx(0.5 - 0.1 * math.log(20 / 19.5) / math.log(2))
-    assert below.low < below.value < below.high
-    assert interpolate(curve[:1], 20.19) == curve[0][1]
+    assert (below.near, below.note, below.wide) == (True, "extrapolated from L0 20", False)
+    value, low, high, _ = below.metric
+    assert value == pytest.approx(0.5 - 0.1 * math.log(20 / 19.5) / math.log(2))
+    assert low < value < high
+    assert interpolate(curve[:1], 20.19) == interpolate(curve, 20) == Reading(curve[0][1])
+    nearer = interpolate(curve, 19.9)
+    assert nearer is not None
+    assert nearer.note == ""  # as good as measured
     assert interpolate(curve[:1], 20.21) is None
     assert interpolate([], 20) is None
 
@@ -221,7 +229,7 @@ def test_points_at_one_l0_are_averaged_and_missing_numbers_left_out() -> None:
     ]
     found = interpolate(curve, 32.0)
     assert found is not None
-    assert found[:3] == pytest.approx((0.6, 0.5, 0.7))
+    assert found.metric[:3] == pytest.approx((0.6, 0.5, 0.7))
     assert interpolate(curve, 16.0) is None
 
 
@@ -236,6 +244,17 @@ def test_a_winner_needs_every_other_outside_the_interval() -> None:
     assert [v.status for v in verdicts([far, clear, near], higher_is_better=True)] == ["worse", "tie", "tie"]
     assert [v.status for v in verdicts([clear, of(0.1)], higher_is_better=True)] == ["no verdict", "no verdict"]
     assert [v.status for v in verdicts([clear], higher_is_better=True)] == ["alone"]
+
+
+def test_a_line_over_a_wide_gap_gets_no_verdict() -> None:
+    gap, near, far = (
+        replace(of(v, v + 0.01, v + 0.02), note="gap" * (v == 0.5), wide=v == 0.5) for v in (0.5, 0.6, 0.1)
+    )
+    found = verdicts([gap, near, far], higher_is_better=True)
+    assert [v.status for v in found] == ["no verdict", "no verdict", "worse"]
+    assert [v.text for v in found[:2]] == ["no verdict (gap)", "no verdict (a rival: gap)"]
+    found = verdicts([gap, far], higher_is_better=True)
+    assert [v.text for v in found] == ["no verdict (gap)", "no verdict (the best: gap)"]
 
 
 def test_few_seeds_are_marked() -> None:
@@ -267,6 +286,33 @@ def test_every_number_at_matched_l0_is_the_mean_of_the_seeds_own_curves(tmp_path
     half = T[2] * stdev(by_seed) / math.sqrt(3)
     assert found.values == pytest.approx(by_seed)
     assert (found.low, found.high) == pytest.approx((fmean(by_seed) - half, fmean(by_seed) + half), rel=1e-4)
+
+
+def test_only_seeds_that_are_read_alike_are_averaged(tmp_path: Path) -> None:
+    saes = [sae(l0, 0.9 + seed / 100, seed=seed) for seed in range(3) for l0 in (8, 16, 32) if l0 != 16 or seed < 2]
+    others = [sae(l0, 0.5 + seed / 100, "relu", seed) for seed in range(3) for l0 in (8, 30.55)]
+    found = compare([write(tmp_path / "a", saes), write(tmp_path / "b", others)], tmp_path / "page.html")
+    assert matched(found, 16)["topk"].values == pytest.approx((0.9, 0.91))
+    assert [matched(found, l0)["topk"].seeds for l0 in (16, 32)] == [2, 3]
+    assert set(statuses(found, 16).values()) == {"no verdict"}
+    assert statuses(found, 32) == {"topk": "best", "relu": "worse"}
+    text = Page((tmp_path / "page.html").read_text()).text
+    assert "no verdict (nothing measured between L0 8 and 30.6)" in text
+    assert "extrapolated from L0 30.55" in text
+    assert re.search(r"relu +16↔ +3", printed(found))
+    assert re.search(r"relu +32→ +3", printed(found))
+    assert re.search(r"topk +32 +3", printed(found))
+
+
+def test_numbers_without_an_interval_are_shown_and_drawn_alone(tmp_path: Path) -> None:
+    run = write(tmp_path / "a", [sae(16, 0.91), sae(32, 0.95)])
+    for group in (data := json.loads((run / "metrics.json").read_text()))["saes"].values():
+        for metric in (metric for row in group.values() for metric in row.values()):
+            metric |= {"low": None, "high": None}
+    (run / "metrics.json").write_text(json.dumps(data))
+    found = compare([run], tmp_path / "page.html")
+    assert re.search(r"topk +16 +1 +0\.910 ", printed(found))
+    assert 'class="whisker"' not in (tmp_path / "page.html").read_text()
 
 
 def test_two_families_from_one_distribution_are_mostly_ties(tmp_path: Path) -> None:
@@ -317,7 +363,7 @@ def test_one_seed_gets_no_verdict_however_large_the_difference(tmp_path: Path) -
     assert statuses(found, 32) == {"topk": "no verdict", "relu": "no verdict"}
     assert found.comparisons == 0
     assert "No difference was judged" in printed(found)
-    assert matched(found, 32)["topk"].label == "1 seed: interval over windows only"
+    assert matched(found, 32)["topk"].label == "1 seed: interval over documents only"
     low, high = matched(found, 32)["topk"].low, matched(found, 32)["topk"].high
     assert high - low == pytest.approx(0.02)
 
@@ -501,7 +547,16 @@ def test_a_share_never_leaves_0_to_1(tmp_path: Path) -> None:
     saes = [sae(l0, 0.9, numbers={"dead_share": dead}) for l0, dead in ((8, 0.9), (16, 0.4), (31, 0.001))]
     found = compare([write(tmp_path / "a", saes)])
     assert matched(found, 32, "dead_share")["topk"].mean == 0
-    assert "0.0±.0%" in printed(found)
+    assert re.search(r"32→ +1 .* 0\.0% ", printed(found))  # one seed: a count has no interval
+
+
+def test_the_interval_of_a_share_never_leaves_0_to_1(tmp_path: Path) -> None:
+    saes = [sae(32, 0.9, seed=seed, numbers={"dead_share": dead}) for seed, dead in enumerate((0.002, 0.012))]
+    found = compare([write(tmp_path / "a", saes)])
+    dead = matched(found, 32, "dead_share")["topk"]
+    assert dead.mean == pytest.approx(0.007)
+    assert dead.low == 0
+    assert "0.7(≤7.1)%" in printed(found)
 
 
 def test_what_lies_far_off_the_plot_is_named_beneath_it(tmp_path: Path) -> None:
@@ -510,7 +565,8 @@ def test_what_lies_far_off_the_plot_is_named_beneath_it(tmp_path: Path) -> None:
     compare([run], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert "Far off, so only in the table: random twin of topk." in text
-    assert "-9.000" in text
+    assert "−9.000" in text
+    assert "Controls are dashed" not in text
 
 
 def test_numbers_that_do_not_exist_are_left_out(tmp_path: Path) -> None:
@@ -630,6 +686,7 @@ def test_the_page_is_whole_and_loads_nothing(several: list[Path], tmp_path: Path
     compare(several, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
+    assert page.text.count("Controls are dashed.") == (text.count('stroke-dasharray="5 4"') > 0)
     tags = [tag for tag, _ in page.tags]
     assert tags.count("svg") == tags.count("figure") == tags.count("details") == 3
     assert not {"script", "link", "img", "iframe"} & set(tags)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evaluations import D_SAE, NAN, TOKENS, evaluation, numbers
-from kanary.evaluation.pages.pictures import Figure, interval, pictures
+from kanary.evaluation.pages.pictures import Figure, interval, pictures, short
 from kanary.evaluation.pages.report import report
 from kanary.evaluation.result import Evaluation, LatentTable, Metric
 
@@ -59,12 +59,12 @@ def test_the_density_picture_counts_dead_latents_apart() -> None:
 
 def test_histograms_agree_with_numpy() -> None:
     made = evaluation()
-    table = made.latents["topk"]
+    table, fires = made.latents["topk"], made.details["topk"].firings.numpy() > 0
     assert table.logit_skewness is not None
     assert table.logit_kurtosis is not None
     for title, values in (
-        ("Skewness of the logit weights", table.logit_skewness.numpy()),
-        ("Kurtosis of the logit weights", np.log10(table.logit_kurtosis.numpy())),
+        ("Skewness of the logit weights", table.logit_skewness.numpy()[fires]),
+        ("Kurtosis of the logit weights", np.log10(table.logit_kurtosis.numpy()[fires])),
         ("Nearest neighbour of each decoder direction", table.max_decoder_cosine.numpy()),
     ):
         counts = [int(row[1]) for row in by_title(made)[title].table.rows]
@@ -112,6 +112,25 @@ def test_the_answers_kept_are_counted_among_the_models_own_first_answers() -> No
     assert "first on 15" in figure.reading
 
 
+def test_a_group_has_one_colour_in_both_bar_charts() -> None:
+    drawn = by_title(evaluation())
+    charts = [drawn[title].svg for title in ("What the model loses", "Answers that stay first")]
+    legends = [
+        dict(re.findall(r'<g class="(s\d)"><path class="swatch"[^>]*/></g><text[^>]*>([^<]*)<', c)) for c in charts
+    ]
+    assert set(legends[1].values()) == {"model", "this SAE", "controls"}
+    assert legends[1].items() <= legends[0].items()
+
+
+def test_twins_at_another_l0_and_one_component_are_named_so() -> None:
+    made = evaluation()
+    made = dataclasses.replace(made, controls={**made.controls, "untrained twin of topk": numbers(0.5, 0.6, 32.5)})
+    assert short(made, "untrained twin of topk", "topk") == "untrained twin (L0 32.5)"
+    assert short(made, "random twin of topk", "topk") == "random twin"
+    one = dataclasses.replace(made, controls={"PCA with 1 components at x": numbers()})
+    assert short(one, "PCA with 1 components at x", "topk") == "PCA with 1 component"
+
+
 def test_what_was_not_measured_is_said_in_a_line_each() -> None:
     bare = evaluation(details={}, latents={}, capability=None)
     assert list(by_title(bare)) == ["What the model loses"]
@@ -137,7 +156,7 @@ def test_latents_that_are_all_alike_are_drawn(value: float) -> None:
         ET.fromstring(figure.svg)
         assert "nan" not in figure.reading
     counted = sum(int(row[1]) for row in by_title(made)["Skewness of the logit weights"].table.rows)
-    assert counted == (D_SAE if math.isfinite(value) else 0)
+    assert counted == (D_SAE - 8 if math.isfinite(value) else 0)
 
 
 def test_an_interval_has_as_many_decimals_at_both_ends() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from evaluations import D_SAE, NAN, TOKENS, details, evaluation, numbers
-from kanary.evaluation import metrics
+from kanary.evaluation import metrics, sums
 from kanary.evaluation.pages.glossary import GROUPS, METRICS
 from kanary.evaluation.pages.page import shown
 from kanary.evaluation.pages.report import report, warnings
@@ -163,8 +163,14 @@ def test_what_could_not_be_measured_at_all_is_said() -> None:
 @pytest.mark.parametrize(
     ("sae", "held_out", "says"),
     [
-        ({"ev": 0.8}, {}, ["below that of the control PCA with 8 components, 0.81"]),
-        ({"ce": 0.61}, {}, ["below that of random directions, 0.62"]),
+        ({"ev": 0.78}, {}, ["control PCA with 8 components, 0.81: the linear code explains more"]),
+        ({"ev": 0.8, "ce": 0.61}, {}, []),  # the intervals overlap
+        ({"ce": 0.59}, {}, ["below that of random directions, 0.62"]),
+        ({"ev": 0.6}, {}, ["linear code", "random twin, 0.65: training is not what explains"]),
+        ({"dead": 1.0}, {}, []),  # it says already that the SAE never fires
+        ({}, {"documents": 4}, ["Fewer than 5 documents: numbers have no interval"]),
+        ({}, {"documents": 29}, ["Only 29 documents"]),
+        ({}, {"documents": 30}, []),
         ({"dead": 0.51}, {}, ["51\xa0% of the latents never fired"]),
         ({"l0": 16.1}, {}, ["Not sparse"]),
         ({"l0": 0.0}, {}, ["never fires"]),
@@ -185,19 +191,64 @@ def test_warnings_come_when_they_should(sae: Mapping[str, float], held_out: Mapp
     assert html.find("Read this first") < html.find('<div class="numbers">')
 
 
-@pytest.mark.parametrize(("ev", "verdict"), [(0.84, "above"), (0.815, "no different from"), (0.78, "below")])
+@pytest.mark.parametrize(("ev", "verdict"), [(0.84, "above"), (0.815, "not told apart from"), (0.78, "below")])
 def test_a_difference_inside_the_intervals_is_no_difference(ev: float, verdict: str) -> None:
     text = words(page(evaluation(saes={"topk": numbers(ev=ev)})).text)
     assert f"{verdict} the best control (PCA with 8 components)" in text
+
+
+def test_a_twin_with_more_active_latents_proves_nothing_of_training() -> None:
+    made = evaluation(saes={"topk": numbers(ev=0.6, l0=4.0)})
+    (line,) = [w for w in warnings(made, "topk") if "random twin" in w]
+    assert line.endswith("the control random twin (L0 8), 0.65: but it has more active latents.")
+
+
+@pytest.mark.parametrize(("l0", "d_model", "dense"), [(10.1, 20, True), (10.0, 20, False), (10.1, None, False)])
+def test_as_many_active_latents_as_half_the_dimensions_are_not_sparse(
+    l0: float, d_model: int | None, dense: bool
+) -> None:
+    made = evaluation(saes={"topk": numbers(l0=l0)})
+    made = dataclasses.replace(made, about={"topk": {**made.about["topk"], "d_model": d_model}})
+    assert [w for w in warnings(made, "topk") if "20 dimensions" in w] == list(warnings(made, "topk"))
+    assert len(list(warnings(made, "topk"))) == dense
+    assert (": not sparse." in page(made).text) == dense
+
+
+def test_without_intervals_the_numbers_stand_alone() -> None:
+    bare = {g: {k: m._replace(low=NAN, high=NAN) for k, m in row.items()} for g, row in numbers(ev=0.1).items()}
+    made = evaluation(saes={"topk": bare})
+    text = words(page(made).text)
+    assert "no interval: fewer than 5 documents, over 20,000 tokens" in text
+    assert "best control" not in text
+    assert list(warnings(made, "topk")) == []
+
+
+def test_the_words_follow_the_numbers() -> None:
+    milder = numbers(dead=0.0, ev=-4.79)
+    milder["model_performance_preservation"]["ce_loss_score_mean"] = Metric(0.96, 0.95, 0.97, TOKENS)
+    text = words(page(evaluation(saes={"topk": milder})).text).replace("\xa0", " ")
+    assert "Against mean ablation: 0.96." in text
+    assert "fired on none of 20,000 tokens: all are used." in text
+    assert "further from the activations than their mean is: below the best control" in text
+    assert "fired on none of 20,000 tokens: all are unused." in words(
+        page(evaluation(saes={"topk": numbers(dead=1.0)})).text
+    )
+
+
+def test_a_text_shorter_than_asked_is_said() -> None:
+    made, sampled = evaluation(), {"windows": 625, "window": 32}  # 20,000 tokens
+    for asked, said in ((20_001, True), (20_000, False)):
+        short = dataclasses.replace(made, held_out={**made.held_out, **sampled, "asked_tokens": asked})
+        assert ("20,001 were asked for, but the text has no more" in words(page(short).text)) == said
 
 
 # --- words and colours --------------------------------------------------------------------------------------------
 
 
 def test_every_metric_that_is_measured_is_explained() -> None:
-    site, row, draws = Sums(), Sums(), bootstrap(3, 0)
+    site, row, draws = Sums(), Sums(), bootstrap(torch.ones(sums.GROUPS), 0)
     keys = ("n", "n_ce", "square", "norm", "ce_clean", "ce_zero", "ce_mean", "kl_zero", "kl_mean")
-    site.add(0, x=torch.ones(3, 2), **dict.fromkeys(keys, torch.ones(3)))
+    site.add(torch.arange(3), x=torch.ones(3, 2), **dict.fromkeys(keys, torch.ones(3)))
     row_keys = [
         "error",
         "error_by_batch",
@@ -213,7 +264,7 @@ def test_every_metric_that_is_measured_is_explained() -> None:
         "l0",
         "l1",
     ]
-    row.add(0, l0_histogram=torch.ones(3, 4), **dict.fromkeys(row_keys, torch.ones(3)))
+    row.add(torch.arange(3), l0_histogram=torch.ones(3, 4), **dict.fromkeys(row_keys, torch.ones(3)))
     measured = metrics.merged(
         metrics.fidelity_metrics(site, row, draws, 2),
         metrics.loss_metrics(site, row, draws),

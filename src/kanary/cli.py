@@ -225,9 +225,13 @@ def evaluate(
 ) -> None:
     from kanary.config import from_mapping
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
+    from kanary.evaluation.pages.report import warnings
 
     found = evaluate(run, from_mapping(EvaluateConfig, values))
     _print_metrics(found.to_json())
+    for name in found.saes:
+        for warning in warnings(found, name):
+            typer.echo(f"{name}: {warning}", err=True)
     typer.echo(
         f"The report is {found.folder}/report.html; the numbers are in metrics.json and the CSV files beside it."
     )

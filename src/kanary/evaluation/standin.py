@@ -125,7 +125,8 @@ def controls(
         x = calibrations[site].sample
         rows[f"identity at {site}"] = Identity(site)
         k = typical_l0(sae, x)
-        pca = f"PCA with {min(k, sae.d_model)} components at {site}"
+        k = min(k, sae.d_model)
+        pca = f"PCA with {k} component{'s' if k > 1 else ''} at {site}"
         if pca not in rows:
             rows[pca] = calibrations[site].pca(site, k)
         draw = _own(seed, sae)  # SAEs of several seeds have twins of several seeds

@@ -197,6 +197,7 @@ def _range(entries: Sequence[Entry]) -> str:
 
 def _better_controls(matched: Sequence[Match], names: Mapping[Family, str]) -> list[str]:
     """Controls that score as well as the best SAE: then the SAEs have shown nothing there."""
+    matched = [m for m in matched if not m.estimate.wide]
     best: dict[tuple[float, str], float] = {}
     for m in matched:
         if not m.family.control and m.metric in COLUMNS and COLUMNS[m.metric].higher_is_better:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from kanary.evaluation.comparison.families import Entry, Family, Options, groupe
 from kanary.evaluation.comparison.matched import (
     Curve,
     Estimate,
+    Reading,
     Seed,
     Verdict,
     estimate,
@@ -74,18 +76,27 @@ def matches(families: Mapping[Family, list[Entry]], l0: float) -> list[Match]:
 
 
 def at_l0(entries: Sequence[Entry], metric: str, l0: float) -> Estimate | None:
-    """The metric of one family at ``l0``, each seed interpolated by itself; None where no seed covers it."""
-    by_seed: dict[Seed, Metric] = {}
+    """The metric of one family at ``l0``, each seed interpolated by itself; None where no seed covers it.
+
+    Seeds measured near ``l0`` are not averaged with seeds that were read off a line between points further away.
+    """
+    read: dict[Seed, Reading] = {}
     for seed, group in grouped(entries, lambda e: e.seed).items():
         if (value := interpolate(_curve(group, metric), l0)) is not None:
-            by_seed[seed] = _share(value) if metric in COLUMNS and COLUMNS[metric].percent else value
-    return estimate(by_seed)
+            read[seed] = value
+    near = {seed: value for seed, value in read.items() if value.near} or read
+    found = _estimate({seed: value.metric for seed, value in near.items()}, metric)
+    worst = max(near.values(), key=lambda r: (r.wide, r.note), default=None)
+    return replace(found, note=worst.note, wide=worst.wide) if found and worst else None
 
 
-def _share(metric: Metric) -> Metric:
-    """Within 0 and 1, which a line drawn on beyond the measured points may leave."""
-    value, low, high = (0.0 if v < 0 else 1.0 if v > 1 else v for v in metric[:3])
-    return Metric(value, low, high, metric.n)
+def _estimate(by_seed: Mapping[Seed, Metric], metric: str) -> Estimate | None:
+    """The mean over seeds; a share and its interval stay within 0 and 1, which extrapolation and t intervals may leave."""
+    found = estimate(by_seed)
+    if found is None or metric not in COLUMNS or not COLUMNS[metric].percent:
+        return found
+    mean, low, high = (min(max(v, 0.0), 1.0) for v in (found.mean, found.low, found.high))  # NaN stays
+    return replace(found, mean=mean, low=low, high=high)
 
 
 def _curve(entries: Sequence[Entry], metric: str) -> Curve:
@@ -117,7 +128,7 @@ def _over_seeds(entries: Sequence[Entry], metric: str) -> Estimate | None:
         found = [e.metrics[metric] for e in group if metric in e.metrics and math.isfinite(e.metrics[metric].value)]
         if found:
             by_seed[seed] = mean_metric(found)
-    return estimate(by_seed)
+    return _estimate(by_seed, metric)
 
 
 def metric_names(entries: Iterable[Entry]) -> list[str]:

@@ -13,7 +13,8 @@ from kanary.evaluation.result import Metric
 
 CONFIDENCE = 0.95
 ALONE = 0.01  # a single measured point speaks for L0s this close, as a share of the L0
-BEYOND = 0.05  # a curve is followed this far beyond its ends, as a share of the L0
+BEYOND = 0.05  # a curve is followed this far beyond its ends, as a share of the L0; closer than this is "near"
+WIDE = 2.0  # neighbours whose L0s differ by a greater factor say too little of what lies between for a verdict
 FEW = 3  # seeds below which a verdict is marked
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(64)
 
@@ -25,17 +26,26 @@ Status = Literal["best", "tie", "worse", "no verdict", "alone"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; of one seed, the number with its bootstrap interval over windows."""
+    """A mean over seeds with its 95 % interval; of one seed, the number with its bootstrap interval over documents."""
 
     values: tuple[float, ...]
     """One per seed."""
     mean: float
     low: float
     high: float
+    note: str = ""
+    """How it was read off, where that was not at or between near points."""
+    wide: bool = False
+    """Read between points too far apart for a verdict."""
 
     @property
     def seeds(self) -> int:
         return len(self.values)
+
+    @property
+    def lack(self) -> str:
+        """Why there can be no verdict."""
+        return self.note if self.wide else "1 seed" if self.seeds < 2 else ""
 
     @property
     def half(self) -> float:
@@ -45,7 +55,7 @@ class Estimate:
     @property
     def label(self) -> str:
         """What the interval is over."""
-        return f"{self.seeds} seeds" if self.seeds > 1 else "1 seed: interval over windows only"
+        return f"{self.seeds} seeds" if self.seeds > 1 else "1 seed: interval over documents only"
 
 
 class Verdict(NamedTuple):
@@ -58,18 +68,31 @@ class Verdict(NamedTuple):
     high: float = math.nan
     few: bool = False
     """Fewer than three seeds on a side."""
+    why: str = ""
+    """What a verdict is missing."""
 
     @property
     def text(self) -> str:
         """In words."""
-        words = {"no verdict": "no verdict (1 seed)", "alone": "nothing to compare with"}.get(self.status, self.status)
+        others = {"no verdict": f"no verdict ({self.why})", "alone": "nothing to compare with"}
+        words = others.get(self.status, self.status)
         if self.status in ("tie", "worse") and not math.isnan(self.loss):
             words += f" by {self.loss:.3g}" if self.status == "worse" else f": {self.loss:.3g} behind"
             words += f" ({self.low:.3g} to {self.high:.3g})"
-        return words + (", few seeds" if self.few else "")
+        return words.replace("-", "−") + (", few seeds" if self.few else "")
 
 
-def interpolate(curve: Curve, l0: float) -> Metric | None:
+class Reading(NamedTuple):
+    """A curve read off at one L0."""
+
+    metric: Metric
+    near: bool = True
+    """A point was measured within 5 % of the L0."""
+    note: str = ""
+    wide: bool = False
+
+
+def interpolate(curve: Curve, l0: float) -> Reading | None:
     """The metric at ``l0``, linear in log L0 between the two neighbouring measured points; None where none is near.
 
     The bootstrap limits are carried through with the same weights, as if the points moved together: they were measured
@@ -79,15 +102,19 @@ def interpolate(curve: Curve, l0: float) -> Metric | None:
     points = _merged(curve)
     if len(points) < 2:
         near = points and abs(l0 / points[0][0] - 1) <= ALONE + 1e-12
-        return points[0][1] if near else None
+        return Reading(points[0][1]) if near else None
     right = next((i for i, (x, _) in enumerate(points) if x >= l0), len(points) - 1)
     (a, at_a), (b, at_b) = points[max(right, 1) - 1], points[max(right, 1)]
     share = math.log(l0 / a) / math.log(b / a)
-    if not 0 <= share <= 1:
-        end = a if share < 0 else b
-        if abs(l0 / end - 1) > BEYOND + 1e-12 or not -1 <= share <= 2:
-            return None
-    return _weighted([(1 - share, at_a), (share, at_b)])
+    off = min(abs(l0 / end - 1) for end in (a, b))
+    near = off <= BEYOND + 1e-12
+    beyond, wide = not 0 <= share <= 1, b / a > WIDE + 1e-9 and not near
+    if beyond and not (near and -1 <= share <= 2):
+        return None
+    note = f"nothing measured between L0 {a:.3g} and {b:.3g}" if wide else ""
+    if beyond and off > ALONE:
+        note = f"extrapolated from L0 {a if share < 0 else b:.4g}"
+    return Reading(_weighted([(1 - share, at_a), (share, at_b)]), near, note, wide)
 
 
 def _merged(curve: Curve) -> list[tuple[float, Metric]]:
@@ -157,7 +184,8 @@ def verdicts(estimates: Sequence[Estimate], *, higher_is_better: bool) -> list[V
     others = [verdict for i, verdict in enumerate(found) if i != best]
     if any(verdict.status != "worse" for verdict in others):
         tied = any(verdict.status == "tie" for verdict in others)
-        found[best] = Verdict("tie" if tied else "no verdict")
+        rival = next((v.why for v in others if v.why), "")
+        found[best] = Verdict("tie" if tied else "no verdict", why=estimates[best].lack or f"a rival: {rival}")
     return [
         v._replace(few=v.status in ("best", "tie", "worse") and min(e.seeds, estimates[best].seeds) < FEW)
         for v, e in zip(found, estimates, strict=True)
@@ -165,8 +193,8 @@ def verdicts(estimates: Sequence[Estimate], *, higher_is_better: bool) -> list[V
 
 
 def _behind(best: Estimate, other: Estimate, sign: int) -> Verdict:
-    if min(best.seeds, other.seeds) < 2:
-        return Verdict("no verdict")
+    if why := other.lack or (best.lack and f"the best: {best.lack}"):
+        return Verdict("no verdict", why=why)
     difference, low, high = welch([sign * v for v in best.values], [sign * v for v in other.values])
     rounding = 1e-12 * abs(best.mean)  # seeds that agree in every digit leave no interval to hide it
     return Verdict("tie" if low <= rounding else "worse", difference, low, high)

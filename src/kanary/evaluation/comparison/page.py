@@ -64,8 +64,13 @@ def _cells(cells: Mapping[str, Match]) -> Iterator[dict[str, Any] | None]:
         yield match and {
             "value": shown(match.estimate, column),
             "best": match.verdict is not None and match.verdict.status == "best",
-            "words": match.verdict.text if match.verdict else "control",
+            "words": _words(match),
         }
+
+
+def _words(match: Match) -> str:
+    words = match.verdict.text if match.verdict else "control"
+    return "; ".join([words, *([note] if (note := match.estimate.note) and note not in words else [])])
 
 
 def _row(comparison: "Comparison", family: Family) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def _entries(comparison: "Comparison") -> Iterator[dict[str, Any]]:
             "title": entry.title,
             "setting": setting_label(entry.setting),
             "seed": "–" if entry.seed is None else entry.seed,
-            "tokens": "–" if control else f"{count(entry.family.tokens_trained)} tokens",
+            "tokens": "–" if control else count(entry.family.tokens_trained),
             "parameters": "–" if control else count(entry.about["parameters"]),
             "l0": f"{l0:.4g}" if math.isfinite(l0) else "–",
             "cells": [_number(entry.metrics, name) for name in COLUMNS],
@@ -91,7 +96,7 @@ def _number(metrics: Mapping[str, Metric], name: str) -> str:
     value = metrics[name].value if name in metrics else math.nan
     if not math.isfinite(value):
         return "–"
-    return f"{100 * value:.2f} %" if COLUMNS[name].percent else f"{value:.4f}"
+    return (f"{100 * value:.2f} %" if COLUMNS[name].percent else f"{value:.4f}").replace("-", "−")
 
 
 # --- plots --------------------------------------------------------------------------------------------------------
@@ -104,7 +109,8 @@ def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
     drawn = [p for p in points if not p.family.control or low <= p.estimates[metric].mean <= high]
     off = [comparison.labels[p.family] for p in points if p not in drawn]
     cut = any(p.estimates[metric].low < low or p.estimates[metric].high > high for p in drawn)
-    notes = [f"Far off, so only in the table: {listed(off)}."] if off else []
+    notes = ["Controls are dashed."] if any(p.family.control for p in drawn) else []
+    notes += [f"Far off, so only in the table: {listed(off)}."] if off else []
     rows = [
         _row(comparison, point.family)
         | {
@@ -137,19 +143,18 @@ def _plot(comparison: "Comparison", points: list[Point], metric: str, low: float
     column = COLUMNS[metric]
     scale = 100 if column.percent else 1
     series = []
-    for family, label in comparison.labels.items():
-        own = sorted((p for p in points if p.family == family), key=lambda p: p.l0)
-        found = [p.estimates[metric] for p in own]
-        if own:
-            series.append(
-                Series(
-                    label,
-                    xs=[p.l0 for p in own],
-                    ys=[scale * e.mean for e in found],
-                    lows=[scale * max(low, e.low) for e in found],
-                    highs=[scale * min(high, e.high) for e in found],
-                    dashed=bool(family.control),
-                )
-            )
-    unit = " (% of all)" if column.percent else ""
-    return lines(series, Axis("L0, active latents per token", log=True), Axis(TITLES[metric] + unit), TITLES[metric])
+    # the controls of one kind are one series, with gaps between their families
+    names = {family: family.control or label for family, label in comparison.labels.items()}
+    for name in dict.fromkeys(names.values()):
+        rows: list[tuple[float, ...]] = []
+        for family in (family for family in names if names[family] == name):
+            own = sorted((p for p in points if p.family == family), key=lambda p: p.l0)
+            found = [(p.l0, p.estimates[metric]) for p in own]
+            rows += [(math.nan,) * 4] if rows and own else []
+            # a missing end stays NaN: max and min return their first argument then
+            rows += [(l0, scale * e.mean, scale * max(e.low, low), scale * min(e.high, high)) for l0, e in found]
+        if rows:
+            xs, ys, lows, highs = zip(*rows, strict=True)
+            series.append(Series(name, xs, ys, lows, highs, dashed=any(f.control == name for f in names)))
+    y = Axis(TITLES[metric] + " (% of all)" * column.percent, low=0.0 if column.percent else None)
+    return lines(series, Axis("L0, active latents per token", log=True), y, TITLES[metric])

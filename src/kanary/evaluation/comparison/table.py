@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kanary.evaluation.comparison.curves import COLUMNS, Column, Match, Point
@@ -19,21 +19,29 @@ if TYPE_CHECKING:
 NAME = 26  # columns for the names, of 100
 SIGNS = {"best": "▲△", "tie": "=≈", "worse": "▼▽", "no verdict": "??", "alone": "  "}  # the second for few seeds
 METHOD = (
-    "Between measured points the numbers are linear in log L0; nothing is followed more than 5 % in L0 beyond them.",
-    "Intervals are 95 % t intervals over seeds, all judged on the same windows; with 1 seed the interval is over windows "
+    "Between measured points the numbers are linear in log L0; nothing is followed more than 5 % in L0 beyond them, and "
+    "what is (by more than 1 %) is called extrapolated. Where some seeds have a point within 5 % of the L0, only these are "
+    "averaged. Between points more than a factor of 2 apart there is no verdict: the line may err by as much as "
+    "families differ.",
+    "Intervals are 95 % t intervals over seeds, all judged on the same windows; with 1 seed the interval is over documents "
     "only, and says nothing of what another seed would give.",
     "A family is worse than the best where Welch's 95 % interval of the difference leaves out 0, else it is a tie; fewer "
     "than 3 seeds are marked as few.",
+    "A letter marks the families that are unlike most in what is not like for like; all of them where there is no most.",
 )
 
 
 def shown(estimate: Estimate, column: Column) -> str:
-    """``0.9612 ±0.0004``, with the decimals that the interval deserves."""
+    """``0.9612 ±0.0004``, with the decimals that the interval deserves; of one cut at 0 or 1 the other end."""
     scale = 100 if column.percent else 1
     mean, half = scale * estimate.mean, scale * estimate.half
     decimals = 1 if column.percent else 4 if half < 0.001 else 3  # a NaN is no reason for more
-    width = "" if math.isnan(half) else f" ±{half:.{decimals}f}"
-    return f"{round(mean, decimals) + 0.0:.{decimals}f}{width}{' %' if column.percent else ''}"
+    width = "" if math.isnan(half) or (estimate.seeds == 1 and half == 0) else f" ±{half:.{decimals}f}"
+    if column.percent and width and abs(estimate.low + estimate.high - 2 * estimate.mean) > 1e-9:
+        up = estimate.low <= 0
+        width = f" ({'≤' if up else '≥'}{scale * (estimate.high if up else estimate.low):.{decimals}f})"
+    text = f"{round(mean, decimals) + 0.0:.{decimals}f}{width}{' %' if column.percent else ''}"
+    return text.replace("-", "−")
 
 
 def counted(comparison: "Comparison") -> str:
@@ -69,7 +77,7 @@ def terminal_table(comparison: "Comparison") -> "Table":
         for family, cells in rows.items():
             table.add_row(
                 Text(_name(comparison, family), style="dim" if family.control else ""),
-                f"{l0:g}",
+                f"{l0:g}{_read(cells.values())}",
                 seeds([match.estimate for match in cells.values()]),
                 *(_cell(cells[name], column) if name in cells else "–" for name, column in COLUMNS.items()),
             )
@@ -108,6 +116,12 @@ def _name(comparison: "Comparison", family: Family) -> str:
     return comparison.labels[family] + (f" [{marks}]" if marks else "")
 
 
+def _read(matches: Iterable[Match]) -> str:
+    """How a row was read off."""
+    found = [match.estimate for match in matches if match.estimate.note]
+    return "" if not found else "↔" if any(estimate.wide for estimate in found) else "→"
+
+
 def _cell(match: Match, column: Column) -> str:
     verdict = match.verdict or Verdict("alone")
     return _tight(match.estimate, column) + SIGNS[verdict.status][verdict.few]
@@ -124,8 +138,9 @@ def _tight(estimate: Estimate, column: Column) -> str:
 
 
 def _caption(comparison: "Comparison") -> Iterator[str]:
-    yield "▲ best  = tie with the best  ▼ worse (△ ≈ ▽: few seeds, under 3)  ? no verdict (1 seed)"
-    yield "n: seeds; with 1 seed the interval is over windows only. Twins as measured are in the page, CSV and JSON."
+    yield "▲ best  = tie with the best  ▼ worse (△ ≈ ▽: few seeds, under 3)  ? no verdict (1 seed, or ↔)"
+    yield "L0 →: extrapolated; ↔: from points more than a factor of 2 apart. [a]: unlike most, or all unlike."
+    yield "n: seeds; with 1 seed the interval is over documents only. Twins as measured are in the page, CSV and JSON."
     yield counted(comparison)
     for flag in comparison.flags:
         yield f"[{flag.mark}] {flag.text}"
@@ -198,6 +213,7 @@ def _match(comparison: "Comparison", match: Match) -> dict[str, Any]:
         "high": estimate.high,
         "seeds": estimate.seeds,
         "interval": estimate.label,
+        "read": estimate.note or "measured or interpolated",
     }
     if verdict is not None:
         words = verdict.status + (", few seeds" if verdict.few else "")

@@ -19,14 +19,14 @@ _KL = "KL(clean ‖ new), nats per token"
 METRICS = {
     "kl_div_score": f"Share of the damage by zeroing the site that is avoided, measured by the change of the predictions: "
     f"(KL_zero − KL_new) / KL_zero, with {_KL}. 1 is perfect, 0 as bad as zeros.",
-    "kl_div_score_mean": "The same against the mean activation in place of zeros, which harms less: the stricter score.",
+    "kl_div_score_mean": "The same against the mean activation in place of zeros: the stricter score where that harms less.",
     "kl_div_with_sae": f"How far the predictions move when the reconstruction is put in place: {_KL}.",
     "kl_div_with_ablation": "The same with zeros in place.",
     "kl_div_with_mean_ablation": "The same with the mean activation in place.",
     "top1_agreement": "Share of tokens after which the model's most likely next token stays the same.",
     "ce_loss_score": "Share of the loss caused by zeroing the site that is avoided: (CE_zero − CE_new) / (CE_zero − "
     "CE_clean). 1 is perfect, 0 as bad as zeros; below 0, worse than zeros.",
-    "ce_loss_score_mean": "The same against the mean activation in place of zeros, which harms less: the stricter score.",
+    "ce_loss_score_mean": "The same against the mean activation in place of zeros: the stricter score where that harms less.",
     "ce_loss_without_sae": "The untouched model's loss: mean of −ln p(next token), nats per token.",
     "ce_loss_with_sae": "Its loss with the reconstruction in place, nats per token.",
     "ce_loss_with_ablation": "Its loss with zeros in place, nats per token.",

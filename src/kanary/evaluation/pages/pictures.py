@@ -4,7 +4,7 @@ Each picture comes with a sentence that says what it shows, and with the same da
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -52,9 +52,15 @@ def controls_of(evaluation: Evaluation, name: str) -> list[str]:
     return [str(control) for control in names if control in evaluation.controls]
 
 
-def short(control: str, name: str) -> str:
-    """What a control of the SAE ``name`` is called beside it: ``random twin``, ``PCA with 16 components``."""
-    return control.removesuffix(f" of {name}").split(" at ")[0]
+def short(evaluation: Evaluation, control: str, name: str) -> str:
+    """What a control is called beside the SAE ``name``: ``random twin``, ``PCA with 16 components``.
+
+    A twin whose L0 is unlike the SAE's says so, for every score rises with L0.
+    """
+    words = control.removesuffix(f" of {name}").split(" at ")[0]
+    words = words.replace(" 1 components", " 1 component")
+    l0, mine = (metric(row, "l0").value for row in (evaluation.controls[control], evaluation.saes[name]))
+    return f"{words} (L0 {number(l0)})" if words.endswith(" twin") and abs(l0 - mine) > 0.1 * mine else words
 
 
 def metric(metrics: Metrics, name: str) -> Metric:
@@ -84,7 +90,7 @@ def _pictures(evaluation: Evaluation, name: str) -> Iterator[Figure | str]:
         yield "No picture of the answers: the model was not tried on prompts."
     else:
         controls = [control for control in controls_of(evaluation, name) if control in evaluation.capability.rows]
-        yield _answers(evaluation.capability, name, controls)
+        yield _answers(evaluation.capability, name, {c: short(evaluation, c, name) for c in controls})
     if (latents := evaluation.latents.get(name)) is None:
         yield "No pictures of decoder directions and logit weights: the latents were not looked at one by one."
         return
@@ -92,9 +98,11 @@ def _pictures(evaluation: Evaluation, name: str) -> Iterator[Figure | str]:
     if latents.logit_skewness is None or latents.logit_kurtosis is None or latents.logit_std is None:
         yield "No pictures of logit weights: this SAE does not write into the residual stream."
     else:
-        yield _skewness(latents.logit_skewness)
-        yield _kurtosis(latents.logit_kurtosis)
-        yield _moments(latents.logit_skewness, latents.logit_kurtosis, latents.logit_std)
+        fire = details.firings > 0 if details else slice(None)
+        skewness, kurtosis, std = latents.logit_skewness[fire], latents.logit_kurtosis[fire], latents.logit_std[fire]
+        yield _skewness(skewness)
+        yield _kurtosis(kurtosis)
+        yield _moments(skewness, kurtosis, std)
 
 
 # --- tokens -------------------------------------------------------------------------------------------------------
@@ -207,7 +215,7 @@ def _losses(evaluation: Evaluation, name: str) -> Figure:
         ("model alone", "model", metric(mine, "ce_loss_without_sae")),
         (f"with {name}", "this SAE", metric(mine, "ce_loss_with_sae")),
         *(
-            (f"with {short(c, name)}", "controls", metric(evaluation.controls[c], "ce_loss_with_sae"))
+            (f"with {short(evaluation, c, name)}", "controls", metric(evaluation.controls[c], "ce_loss_with_sae"))
             for c in controls_of(evaluation, name)
         ),
         ("mean ablation", "ablations", metric(mine, "ce_loss_with_mean_ablation")),
@@ -224,13 +232,14 @@ def _losses(evaluation: Evaluation, name: str) -> Figure:
     return Figure(title, picture, reading, Table(["in place of the activations", "nats", "95 % interval", "n"], cells))
 
 
-def _answers(capability: Capability, name: str, controls: Sequence[str]) -> Figure:
+def _answers(capability: Capability, name: str, controls: Mapping[str, str]) -> Figure:
     title = "Answers that stay first"
     found = {row: kept(capability, row) for row in (name, *controls)}
-    labels = {row: f"with {short(row, name)}" for row in found}
-    shares = [(labels[row], "this SAE" if row == name else "controls", found[row].share) for row in found]
-    picture = _bars(shares, Axis("share of the model's own first answers", high=1.0), title)
+    labels = {row: f"with {controls.get(row, row)}" for row in found}
     n = found[name].share.n
+    shares = [("model alone", "model", Metric(1.0 if n else math.nan, math.nan, math.nan, n))]
+    shares += [(labels[row], "this SAE" if row == name else "controls", found[row].share) for row in found]
+    picture = _bars(shares, Axis("share of the model's own first answers", high=1.0), title)
     reading = (
         f"Of {len(capability.without):,} prompts the model alone ranks the true next token first on {n:,}; with the SAE "
         f"in place it still does on {_count(found[name].share):,} of these."
@@ -279,8 +288,8 @@ def _skewness(skewness: Tensor) -> Figure:
     values = _finite(skewness)
     up, down = int((values > 1).sum()), int((values < -1).sum())
     reading = (
-        f"{up:,} of {len(values):,} latents have a skewness above 1 (they raise a few tokens much), "
-        f"{down:,} below −1 (they lower a few tokens much)."
+        f"Of {len(values):,} latents that fire, {up:,} have a skewness above 1 and {down:,} below −1. Random directions have "
+        "such a skewness too, how often depends on the model."
     )
     return _histogram(title, values, Axis("skewness"), "skewness", reading)
 
@@ -291,8 +300,7 @@ def _kurtosis(kurtosis: Tensor) -> Figure:
     values = values[values > 0]
     median = number(float(values.median())) if len(values) else "–"
     reading = (
-        f"The median is {median} over {len(values):,} latents; {int((values > 10).sum()):,} are above 10: "
-        "a few tokens stand out far from the rest."
+        f"The median is {median} over {len(values):,} latents that fire; {int((values > 10).sum()):,} are above 10."
     )
     return _histogram(title, values, Axis("kurtosis (3 for a normal distribution)", log=True), "kurtosis", reading)
 
@@ -306,8 +314,8 @@ def _moments(skewness: Tensor, kurtosis: Tensor, std: Tensor) -> Figure:
     picture = svg.scatter(xs, ys, Axis("skewness"), y, title, colours, "standard deviation")
     both = int(((table[:, 0] > 1) & (table[:, 1] > 10)).sum())
     reading = (
-        f"{both:,} of {len(table):,} latents have both a skewness above 1 and a kurtosis above 10: they promote few, "
-        f"definite tokens{_drawn(len(table))}."
+        f"{both:,} of {len(table):,} latents that fire have both a skewness above 1 and a kurtosis above 10"
+        f"{_drawn(len(table))}."
     )
     rows = [
         [span, f"{len(part):,}", *(number(float(part[:, i].median())) for i in (1, 2))] for span, part in _tenths(table)
