@@ -43,7 +43,7 @@ def metrics_table(metrics: dict[str, Any]) -> "Table":
     held_out = metrics["held_out"]
     tokens, asked = held_out["tokens"], held_out.get("asked_tokens", 0)
     which = "held-out tokens" if held_out.get("part") == "heldout" else f"tokens of {held_out.get('text')}"
-    short = f"; {asked:,} were asked for, the text has no more" if tokens < 0.9 * asked else ""
+    short = "; the text has no more" if tokens < 0.9 * asked else ""
     table = Table(title=f"On {tokens:,} {which} (95 % intervals{short})", title_justify="left")
     table.add_column("")
     for heading in COLUMNS.values():
