@@ -118,6 +118,12 @@ def constant(sae: Any) -> None:
     sae.encoder.b_enc.copy_(100.0 * (torch.arange(sae.d_sae) < 3))
 
 
+def busiest(sae: Any) -> int:
+    """The latent that fires most on activations of the mean and size that the SAE expects."""
+    x = sae.mean + torch.randn(2000, sae.d_model, generator=torch.Generator().manual_seed(0)) / sae.scale
+    return int(sae.encode(x).indices.bincount().argmax())
+
+
 FAULTS: dict[str, tuple[Callable[[Any], object], str, str]] = {  # what is done, the check that names it, and its words
     "scale unfolded": (lambda sae: sae.scale.fill_(1), "input scale", "scale stored with the SAE was lost"),
     "scale folded twice": (lambda sae: sae.encoder.W_enc.mul_(3), "size of the output", "weights were scaled"),
@@ -127,7 +133,15 @@ FAULTS: dict[str, tuple[Callable[[Any], object], str, str]] = {  # what is done,
     "encoder rows shuffled": (lambda sae: shuffle(sae.encoder.W_enc), "planted directions", "not the same latent"),
     "never fires": (lambda sae: sae.encoder.b_enc.fill_(-1e4), "firing", "never fires"),
     "always the same": (constant, "firing", "always the same ones"),
-    "explains nothing": (lambda sae: sae.encoder.b_enc.fill_(-1e4), "shuffled control", "do not belong together"),
+    "explains nothing": (lambda sae: shuffle(sae.decoder.W_dec), "shuffled control", "do not belong together"),
+    "one row negated": (lambda sae: sae.decoder.W_dec[busiest(sae)].neg_(), "planted directions", "1 of "),
+    "an inaudible edit": (lambda sae: sae.encoder.W_enc[0, 0].mul_(1.001), "trained weights", "edited after training"),
+    "rounded": (
+        lambda sae: sae.decoder.W_dec.copy_(sae.decoder.W_dec.bfloat16()),
+        "trained weights",
+        "rounded to bfloat16",
+    ),
+    "b_enc lost": (lambda sae: sae.encoder.b_enc.zero_(), "recorded numbers", "Other than recorded"),
     "weights blurred": (
         lambda sae: sae.encoder.W_enc.add_(0.3 * sae.encoder.W_enc.std() * torch.randn_like(sae.encoder.W_enc)),
         "recorded numbers",
@@ -164,7 +178,41 @@ def test_a_shifted_site_is_named_even_where_nothing_is_explained(
         sae.encoder.b_enc.fill_(-1e4)
 
     found = spoiled(runs("stories"), "topk", tmp_path, shift)
-    assert "its stored mean and scale are those of resid_post.2" in found["its own site"], found
+    assert "its stored mean and scale are those of resid_post.2: yet not" in found["its own site"], found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_lost_scale_is_no_other_site(
+    runs: Callable[[str], Trained], kind: str, factor: float, tmp_path: Path
+) -> None:
+    """By chance it may be that of another site: following the advice to go there would hide the fault."""
+    found = spoiled(runs("stories"), kind, tmp_path, lambda sae: sae.scale.mul_(factor))
+    assert "input scale" in found
+    assert "Set trained_on.site" not in found.get("its own site", ""), found
+
+
+def test_rounded_directions_are_not_called_scaled(runs: Callable[[str], Trained], tmp_path: Path) -> None:
+    found = spoiled(runs("stories"), "topk", tmp_path, lambda sae: sae.bfloat16().float())
+    assert list(found) == ["trained weights"], found
+
+
+def test_an_SAE_that_never_fires_says_nothing_of_shuffling(runs: Callable[[str], Trained], tmp_path: Path) -> None:
+    found = spoiled(runs("tiny"), "topk", tmp_path, lambda sae: sae.encoder.b_enc.fill_(-1e4))
+    assert "firing" in found
+    assert "shuffled control" not in found
+
+
+def test_what_was_not_recorded_is_said_to_be_unknown(runs: Callable[[str], Trained], tmp_path: Path) -> None:
+    sae = runs("stories").sae("topk")
+    old = {k: v for k, v in sae.config.trained_on.items() if k not in ("weights", "bos_id", "metrics")}
+    sae.config = dataclasses.replace(sae.config, trained_on=old)
+    sae.save_pretrained(tmp_path / "sae")
+    found = check(tmp_path / "sae", device="cpu", quiet=True)
+    assert failed(found, runs("stories")) == {}
+    unknown = {c.name: c.says for c in found if c.passed is None}
+    assert set(unknown) == {"BOS and special tokens", "recorded numbers", "trained weights"}
+    assert all("recorded" in says for says in unknown.values())
 
 
 def test_another_name_for_the_same_point_is_no_fault(runs: Callable[[str], Trained], tmp_path: Path) -> None:
@@ -183,7 +231,17 @@ def test_a_tokenizer_that_lost_its_BOS_is_named(runs: Callable[[str], Trained], 
     path = model / "tokenizer_config.json"
     path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "bos_token"}))
     found = failed(check(run.run, model=str(model), device="cpu", quiet=True), run)
-    assert "names no BOS" in found["BOS and special tokens"], found
+    assert "names no token as BOS" in found["BOS and special tokens"], found
+
+
+def test_another_token_as_BOS_is_named(runs: Callable[[str], Trained], tmp_path: Path) -> None:
+    run, model = runs("stories"), tmp_path / "model"
+    shutil.copytree(run.model, model, copy_function=shutil.copyfile)
+    path = model / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "bos_token": config["eos_token"], "eos_token": config["bos_token"]}))
+    found = failed(check(run.run, model=str(model), device="cpu", quiet=True), run)
+    assert "but the SAE was trained with token 1" in found["BOS and special tokens"], found
 
 
 def test_windows_without_BOS_are_named(runs: Callable[[str], Trained], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,8 +279,13 @@ def changed_windows(monkeypatch: pytest.MonkeyPatch, change: Callable[[TokenBatc
     monkeypatch.setattr(Windows, "__next__", lambda self: change(read(self)))
 
 
-def test_a_tokenizer_with_other_ids_is_named(runs: Callable[[str], Trained], tmp_path: Path) -> None:
-    """The words are all there, but under the ids of others: only the model itself can tell."""
+@pytest.mark.parametrize(
+    ("two", "says"), [(False, "tokenised by another tokenizer"), (True, "the text of training, but not")]
+)
+def test_a_tokenizer_with_other_ids_is_named(
+    runs: Callable[[str], Trained], two: bool, says: str, tmp_path: Path
+) -> None:
+    """The words are all there, but under the ids of others, be it two of them: only the model itself can tell."""
     run, model = runs("stories"), tmp_path / "model"
     shutil.copytree(run.model, model, copy_function=shutil.copyfile)
     path = model / "tokenizer.json"
@@ -232,9 +295,16 @@ def test_a_tokenizer_with_other_ids_is_named(runs: Callable[[str], Trained], tmp
     moved = {
         word: i if i < first else first + (i - first + 1) % (len(vocabulary) - first) for word, i in vocabulary.items()
     }
+    if two:
+        moved = vocabulary | {"▁the": vocabulary["▁a"], "▁a": vocabulary["▁the"]}
     path.write_text(json.dumps({**tokenizer, "model": {**tokenizer["model"], "vocab": moved}}))
-    found = failed(check(run.run, model=str(model), device="cpu", quiet=True), run)
-    assert "tokenised by another tokenizer" in found[NOISE], found
+    with pytest.raises(KanaryError, match="splits text otherwise"):
+        check(run.run, model=str(model), device="cpu", quiet=True)
+    sae = run.sae("topk")
+    sae.remember(tokenizer_fingerprint=None)  # as before it was recorded
+    sae.save_pretrained(tmp_path / "sae")
+    found = failed(check(tmp_path / "sae", model=str(model), device="cpu", quiet=True), run)
+    assert says in found[NOISE], found
 
 
 def test_a_text_that_the_model_hardly_knows_is_named(runs: Callable[[str], Trained], corpora: Path) -> None:

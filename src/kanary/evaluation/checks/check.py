@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from kanary.evaluation.checks import of_inputs, of_sae
 from kanary.evaluation.checks.sample import Coded, Sample, Verdict, code, read_sample
 from kanary.evaluation.inputs import open_inputs
 from kanary.evaluation.progress import bar
+from kanary.files import read_json
 from kanary.training import checkpoint
 
 _OF_TEXT: dict[str, Callable[[Sample], Verdict]] = {
@@ -39,6 +40,7 @@ _OF_SAE: dict[str, Callable[[Sample, Coded], Verdict]] = {
     "special tokens pass": of_sae.special_untouched,
 }
 _SAVED = "saved and loaded"
+_TRAINED = "trained weights"
 _MARKS = {True: "✓", False: "✗", None: "–"}
 
 
@@ -76,12 +78,14 @@ def check(
     """
     inputs = open_inputs(run, model=model, text=text, device=device)
     sites = dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values())
-    total = len(_OF_TEXT) + len(sites) * len(_OF_SITE) + len(inputs.saes) * (len(_OF_SAE) + 1)
+    total = len(_OF_TEXT) + len(sites) * len(_OF_SITE) + len(inputs.saes) * (len(_OF_SAE) + 2)
+    numbers = Path(run) / "metrics.json"
+    measured = read_json(numbers).get("about", {}) if numbers.is_file() else {}
     saved = _checkpoints(Path(run), inputs.saes)
     found = []
     with torch.no_grad(), bar("checking", total, "checks", quiet) as show:
         sample = read_sample(inputs)
-        for each in _checks(sample, sites, saved):
+        for each in _checks(sample, sites, saved, measured):
             found.append(each)
             show(1)
     return found
@@ -100,7 +104,9 @@ def lines(checks: Iterable[Check]) -> str:
     return "\n".join([*said, ", ".join(counts[: 3 if left else 2]) + "."])
 
 
-def _checks(sample: Sample, sites: Iterable[str], saved: Mapping[str, Path]) -> Iterator[Check]:
+def _checks(
+    sample: Sample, sites: Iterable[str], saved: Mapping[str, Path], measured: Mapping[str, Any]
+) -> Iterator[Check]:
     for name, test in _OF_TEXT.items():
         yield _done("model and text", name, partial(test, sample))
     for site in sites:
@@ -110,6 +116,8 @@ def _checks(sample: Sample, sites: Iterable[str], saved: Mapping[str, Path]) -> 
         coded = code(sample, sae_name, sae)
         for name, about_sae in _OF_SAE.items():
             yield _done(sae_name, name, partial(about_sae, sample, coded))
+        weights = measured.get(sae_name, {}).get("weights")
+        yield _done(sae_name, _TRAINED, partial(of_sae.trained_weights, coded, weights))
         yield _done(sae_name, _SAVED, partial(of_sae.saved_codes, sample, coded, saved.get(sae_name)))
 
 

@@ -12,6 +12,8 @@ from kanary.text.guard import LEAST_AGREEMENT, MOST_LOSS, round_trip
 SURPRISE = 0.25
 """How far from the loss at training towards that of guessing a text may be. Stories lose 1.1 nats and Shakespeare 4.3 on
 a model of stories (guessing: 6.2), other stories 1.06."""
+_LOSS_SLACK = 0.02
+"""Nats by which the loss on the text of training may differ beside the intervals of then and now."""
 _SHOWN = 40
 _COMPARED = 400  # characters of the first document
 
@@ -108,9 +110,10 @@ def exact_scores(sample: Sample, site: str) -> Verdict:
 
 def known_text(sample: Sample) -> Verdict:
     """A model that finds the text surprising has representations of noise."""
-    lm, loss, guessing = sample.lm, sample.loss, math.log(sample.lm.vocab_size)
-    name, before = sample.inputs.text.name, sample.known_loss
-    compared = "" if before is None else f"at training: {before:.2f}; "
+    lm, loss, guessing = sample.lm, sample.loss.value, math.log(sample.lm.vocab_size)
+    name, recorded = sample.inputs.text.name, (sample.known.get("metrics") or {}).get("ce_loss_without_sae") or {}
+    before = recorded.get("value")
+    compared = "at training: not recorded; " if before is None else f"at training: {before:.2f}; "
     says = f"{lm.name} loses {loss:.2f} nats per token on {name} ({compared}guessing: {guessing:.2f})"
     if not loss < MOST_LOSS * guessing:
         return Verdict(
@@ -122,6 +125,12 @@ def known_text(sample: Sample) -> Verdict:
             False,
             f"{says}: the model knows this text far less than the one the SAE was trained on, so what the SAE does here "
             "says little about it. Check the tokenizer, or use text of the kind the model was trained on.",
+        )
+    if before is not None and sample.same_text and not sample.loss.agrees(recorded, _LOSS_SLACK):
+        return Verdict(
+            False,
+            f"{says}: this is the text of training, but not the loss that it had there, so other tokens are read now. "
+            "Restore the tokenizer and the text.",
         )
     return Verdict(True, f"{says}.")
 
@@ -162,26 +171,28 @@ def special_tokens(sample: Sample) -> Verdict:
             f"{wrong:,} of {batch.tokens.numel():,} tokens are marked wrongly: {int(should.sum()):,} are BOS, EOS or "
             f"padding, {int(batch.special.sum()):,} are marked so. SAEs would be judged on tokens they never trained on.",
         )
-    if lm.bos_id is None:
-        trained = next(iter(sample.inputs.saes.values())).config.trained_on.get("bos_id")
-        if trained is None:
-            return Verdict(True, "The tokenizer has no BOS, so windows begin with text; special tokens are marked.")
+    trained, now = (_token(sample, i) for i in (sample.known.get("bos_id"), lm.bos_id))
+    if "bos_id" in sample.known and trained != now:
         return Verdict(
             False,
-            f"The tokenizer of {lm.name} names no BOS, so windows begin without token {trained} "
-            f"({lm.tokenizer.decode([trained])!r}), but the SAE was trained with it. Give the tokenizer its bos_token back.",
+            f"The tokenizer of {lm.name} names {now} as BOS, but the SAE was trained with "
+            f"{trained}. Give the tokenizer its bos_token back.",
         )
-    without = int((batch.tokens[:, 0] != lm.bos_id).sum())
+    without = 0 if lm.bos_id is None else int((batch.tokens[:, 0] != lm.bos_id).sum())
     if without:
         return Verdict(
             False,
             f"{without} of {len(batch.tokens)} windows do not begin with BOS (token {lm.bos_id}): the model sees text as "
             "it never did in training, and its first activations are off. Pack the windows with kanary.text.Windows.",
         )
-    return Verdict(
-        True,
-        f"All {len(batch.tokens)} windows begin with BOS, and the {int(should.sum()):,} special tokens are marked.",
-    )
+    begin = f"All {len(batch.tokens)} windows begin with {'text' if lm.bos_id is None else 'BOS'} (BOS: {now})"
+    if "bos_id" not in sample.known:
+        return Verdict(None, f"{begin}, but what they began with in training was not recorded.")
+    return Verdict(True, f"{begin}, and the {int(should.sum()):,} special tokens are marked.")
+
+
+def _token(sample: Sample, token: int | None) -> str:
+    return "no token" if token is None else f"token {token} ({sample.lm.tokenizer.decode([token])!r})"
 
 
 def _likeness(sample: Sample) -> float | None:

@@ -15,6 +15,8 @@ from kanary.lm import LanguageModel, Trace, trace
 from kanary.sae import SAE, SparseCodes
 from kanary.text import TokenBatch, Windows
 
+SIGMAS = 4
+"""Standard errors by which a number may be off."""
 _FLOPS = {"cpu": 1e12, "cuda": 1e15}
 """What a forward may cost: about five seconds of a laptop."""
 _TOKENS = 4096
@@ -51,6 +53,11 @@ class Ratio(NamedTuple):
     value: float
     error: float
 
+    def agrees(self, recorded: Mapping[str, Any], slack: float) -> bool:
+        """Whether it is what was recorded, but for the intervals of both and ``slack``."""
+        spread = 0.0 if recorded.get("low") is None else (recorded["high"] - recorded["low"]) / 3.92
+        return abs(self.value - float(recorded["value"])) <= slack + SIGMAS * math.hypot(self.error, spread)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -75,11 +82,14 @@ class Sample:
         return self.inputs.lm
 
     @property
-    def known_loss(self) -> float | None:
-        """What the model lost on the held-out text at training, in nats per token, if that was recorded."""
-        known = next(iter(self.inputs.saes.values())).config.trained_on
-        metric = (known.get("metrics") or {}).get("ce_loss_without_sae")
-        return float(metric["value"]) if metric else None
+    def same_text(self) -> bool:
+        """Whether this is the held-out part of the text that the SAEs were trained on."""
+        return self.inputs.part == "heldout"
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What the first SAE remembers of its training; model, tokenizer and text are those of all."""
+        return next(iter(self.inputs.saes.values())).config.trained_on
 
     @property
     def probe(self) -> Tensor:
@@ -97,9 +107,11 @@ class Sample:
         return self.losses(self.clean.logits)
 
     @cached_property
-    def loss(self) -> float:
+    def loss(self) -> Ratio:
         """Of the untouched model, in nats per token."""
-        return float(self.clean_losses.sum()) / max(1, int((~self.special[: len(self.clean.tokens), :-1]).sum()))
+        found = ratio(self.clean_losses, (~self.special[: len(self.clean.tokens), :-1]).sum(1).double())
+        windows = len(self.clean.tokens)  # few do not show how they differ
+        return Ratio(found.value, math.inf if windows < 4 else (3 if windows < 8 else 1) * found.error)
 
     def losses(self, logits: Tensor) -> Tensor:
         """Summed loss of each window, ``[windows]`` float64, for new ``logits`` of the windows of ``clean``."""
@@ -205,9 +217,13 @@ def code(sample: Sample, name: str, sae: SAE) -> Coded:
     """Runs ``sae`` on the sample."""
     site = str(sae.config.trained_on["site"])
     kept = ~sample.special
-    x = sample.x[site][kept]
+    return coded_at(name, sae, site, sample.x[site][kept], kept.nonzero()[:, 0])
+
+
+def coded_at(name: str, sae: SAE, site: str, x: Tensor, window: Tensor) -> Coded:
+    """What ``sae`` makes of raw ``x [tokens, d_model]``, which are from ``window [tokens]``."""
     codes = sae.encode(x)
-    return Coded(name, sae, site, x.double(), sae.decode(codes).double(), codes, kept.nonzero()[:, 0])
+    return Coded(name, sae, site, x.double(), sae.decode(codes).double(), codes, window)
 
 
 def ratio(above: Tensor, below: Tensor) -> Ratio:
