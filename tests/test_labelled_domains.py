@@ -12,11 +12,11 @@ from kanary.text.labelled.families.travel import LANDMARK
 from kanary.text.labelled.passage import WRITERS, Passage, Written
 from kanary.text.labelled.record import concepts_of, write
 from kanary.text.labelled.shared import line, tell
-from kanary.text.labelled.words_clinical import ILLNESSES
-from kanary.text.labelled.words_legal import SETTINGS
-from kanary.text.labelled.words_recipe import MEATLESS, MEATS
-from kanary.text.labelled.words_sports import CLUBS_FIRST, CLUBS_LAST
-from kanary.text.labelled.words_travel import REAL
+from kanary.text.labelled.words.clinical import ILLNESSES
+from kanary.text.labelled.words.legal import SETTINGS
+from kanary.text.labelled.words.recipe import MEATLESS, MEATS
+from kanary.text.labelled.words.sports import CLUBS_FIRST, CLUBS_LAST
+from kanary.text.labelled.words.travel import REAL
 from kanary.text.labelled.world import MEN, WOMEN
 
 DOMAINS = ("clinical", "legal", "recipe", "sports", "travel", "weather")

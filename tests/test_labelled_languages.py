@@ -12,10 +12,11 @@ from types import ModuleType
 
 import pytest
 
-from kanary.text.labelled import known, pairs, words_arabic, words_hebrew, words_occupations, words_spanish
+from kanary.text.labelled import known, pairs
 from kanary.text.labelled.concepts import ancestors
 from kanary.text.labelled.record import Record, write
 from kanary.text.labelled.templates import agreeing, phrasings, sentence, tables
+from kanary.text.labelled.words import arabic, hebrew, occupations, spanish
 from kanary.text.labelled.world import MEN, WOMEN, article
 from labelled_passages import held, passages, said, spans
 
@@ -155,9 +156,7 @@ def test_a_script_holds_where_its_letters_stand(family: str, block: str) -> None
     assert min(latin_in_language, whole, quoted) > 20
 
 
-@pytest.mark.parametrize(
-    ("family", "lexicon"), [("arabic", words_arabic), ("hebrew", words_hebrew), ("spanish", words_spanish)]
-)
+@pytest.mark.parametrize(("family", "lexicon"), [("arabic", arabic), ("hebrew", hebrew), ("spanish", spanish)])
 def test_what_is_quoted_is_in_the_language_or_translated(family: str, lexicon: ModuleType) -> None:
     phrases = [row for rows in lexicon.PHRASES.values() for row in rows]
     english = {row[0] for row in phrases}
@@ -183,7 +182,7 @@ def test_a_translation_is_the_one_that_the_passage_gave() -> None:
             assert all(wrong.strip() in passage.text for wrong in question.wrong)
 
 
-STORY = {"arabic": words_arabic, "hebrew": words_hebrew, "spanish": words_spanish}
+STORY = {"arabic": arabic, "hebrew": hebrew, "spanish": spanish}
 
 
 @pytest.mark.parametrize(
@@ -228,17 +227,17 @@ def test_adjectives_agree_with_the_one_the_story_is_about(family: str, words: st
 
 
 def test_things_agree_with_their_articles_and_adjectives() -> None:
-    for new, old, _ in words_spanish.THINGS:
+    for new, old, _ in spanish.THINGS:
         one, _, adjective = new.split()
         assert (one == "una") == old.startswith("la ")
         assert adjective[-1] not in ("a" if one == "un" else "o")
     feminine = {"حمراء", "خضراء", "زرقاء", "بيضاء", "سوداء"}
-    for accusative, known_one, nominative in words_arabic.THINGS:
+    for accusative, known_one, nominative in arabic.THINGS:
         noun, adjective = nominative.split()
         assert known_one == f"ال{noun}"
         assert noun.endswith("ة") == (adjective.endswith("ة") or adjective in feminine)
         assert accusative.split()[0] == (noun if noun.endswith("ة") else f"{noun}ًا")
-    for new, _, _ in words_hebrew.THINGS:
+    for new, _, _ in hebrew.THINGS:
         noun, adjective = new.split()
         assert (noun[-1] in "הת") == (adjective[-1] == "ה") or adjective == "יפה", new
 
@@ -250,9 +249,9 @@ WORDS_OF = {
     "gender.male": {"he", "him", "his", "himself", "father", "brother", "son", "husband", *map(str.lower, MEN)},
 }
 LISTS = {
-    "occupation.stereotype_female": words_occupations.STEREOTYPE_FEMALE,
-    "occupation.stereotype_male": words_occupations.STEREOTYPE_MALE,
-    "occupation.neutral": words_occupations.NEUTRAL,
+    "occupation.stereotype_female": occupations.STEREOTYPE_FEMALE,
+    "occupation.stereotype_male": occupations.STEREOTYPE_MALE,
+    "occupation.neutral": occupations.NEUTRAL,
 }
 
 
@@ -274,7 +273,7 @@ def test_pronouns_agree_with_the_name() -> None:
     alone = 0
     for passage in passages("occupations"):
         name = next(w for w in re.findall(r"\w+", passage.text) if w in WOMEN or w in MEN)
-        if name in words_occupations.STREETS and f"{name} Street" in passage.text:
+        if name in occupations.STREETS and f"{name} Street" in passage.text:
             continue
         people = {word for word in said(passage, "gender.any") if word in WOMEN or word in MEN}
         side = "gender.female" if name in WOMEN else "gender.male"
@@ -306,8 +305,8 @@ def test_gender_and_occupation_are_independent() -> None:
 
 
 def test_occupations_are_marked_and_names_of_pubs_are_not() -> None:
-    jobs = {job for jobs in (*LISTS.values(), words_occupations.OTHERS) for job in jobs}
-    assert len(jobs) == sum(map(len, (*LISTS.values(), words_occupations.OTHERS)))
+    jobs = {job for jobs in (*LISTS.values(), occupations.OTHERS) for job in jobs}
+    assert len(jobs) == sum(map(len, (*LISTS.values(), occupations.OTHERS)))
     pubs = 0
     for passage in passages("occupations"):
         expected = [m.group() for m in re.finditer(r"[\w-]+", passage.text) if m.group() in jobs]

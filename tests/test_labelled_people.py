@@ -12,7 +12,7 @@ from kanary.text.labelled import pairs
 from kanary.text.labelled.concepts import known
 from kanary.text.labelled.grammar import mark_grammar
 from kanary.text.labelled.passage import WRITERS, Passage, Written
-from kanary.text.labelled.words_honesty_facts import KINDS, NUMBER, SIDE, Kind
+from kanary.text.labelled.words.honesty_facts import KINDS, NUMBER, SIDE, Kind
 from kanary.text.labelled.world import MEN, WOMEN
 
 FAMILIES = ("honesty", "dialogue", "story")

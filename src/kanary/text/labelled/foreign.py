@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage
 from kanary.text.labelled.templates import Agreeing, Filling, tell
-from kanary.text.labelled.words_foreign import BEATS, LESSON_ENDS, LESSON_OPENS, LESSON_PAIRS, LESSON_REVIEWS, MEETINGS
+from kanary.text.labelled.words.foreign import BEATS, LESSON_ENDS, LESSON_OPENS, LESSON_PAIRS, LESSON_REVIEWS, MEETINGS
 from kanary.text.labelled.world import MEN, WOMEN, article
 
 FOREIGN = concept("language.foreign", "the words are in another language than English", switch=False)

@@ -1,9 +1,9 @@
 """Arabic: stories in the language, lessons about its words, and English that quotes it."""
 
-from kanary.text.labelled import words_arabic as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.foreign import ARABIC, ARABIC_SCRIPT, Language, foreign
 from kanary.text.labelled.passage import Passage, family
+from kanary.text.labelled.words import arabic as words
 
 DOMAIN = concept("domain.arabic", "the text is in Arabic, or about its speakers and its words", switch=False)
 

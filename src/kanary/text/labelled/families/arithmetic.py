@@ -2,9 +2,9 @@
 
 from random import Random
 
-from kanary.text.labelled import words_arithmetic as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
+from kanary.text.labelled.words import arithmetic as words
 from kanary.text.labelled.world import MEN, WOMEN
 
 DOMAIN = concept("domain.arithmetic", "the text sets or solves problems of arithmetic", switch=False)

@@ -1,9 +1,9 @@
 """Abstracts of clinical trials: graded dose and number of patients, side effects, results, placebo, blinding."""
 
-from kanary.text.labelled import words_clinical as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import FUTURE, tell
+from kanary.text.labelled.words import clinical as words
 
 TRIAL = concept("domain.clinical", "the text is the abstract of a clinical trial", switch=False)
 DOSE = concept("clinical.dose", "the dose of a medicine is given", unit="milligrams", switch=False)

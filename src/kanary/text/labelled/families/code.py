@@ -3,9 +3,9 @@
 import re
 from typing import NamedTuple
 
-from kanary.text.labelled import words_code as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
+from kanary.text.labelled.words import code as words
 
 DOMAIN = concept("domain.code", "the text is program code", switch=False)
 COMMENT = concept("code.comment", "a comment, which a computer does not read")
@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 def parts(source: str) -> tuple[Part, ...]:
-    """Takes a function's source apart (see :mod:`~kanary.text.labelled.words_code`)."""
+    """Takes a function's source apart (see :mod:`~kanary.text.labelled.words.code`)."""
     found: list[Part] = []
     asked, before, source = False, "", source.strip()
     for match in _SCAN.finditer(source):

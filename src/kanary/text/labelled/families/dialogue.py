@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-from kanary.text.labelled import words_dialogue as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import NEGATIVE, POSITIVE, line, tell
-from kanary.text.labelled.words_dialogue_topics import TOPICS, Topic, Turn, turn
+from kanary.text.labelled.words import dialogue as words
+from kanary.text.labelled.words.dialogue_topics import TOPICS, Topic, Turn, turn
 from kanary.text.labelled.world import MEN, WOMEN
 
 DIALOGUE = concept("domain.dialogue", "the text is a conversation", switch=False)

@@ -1,9 +1,9 @@
 """Hebrew: stories in the language, lessons about its words, and English that quotes it."""
 
-from kanary.text.labelled import words_hebrew as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.foreign import HEBREW, HEBREW_SCRIPT, Language, foreign
 from kanary.text.labelled.passage import Passage, family
+from kanary.text.labelled.words import hebrew as words
 
 DOMAIN = concept("domain.hebrew", "the text is in Hebrew, or about its speakers and its words", switch=False)
 

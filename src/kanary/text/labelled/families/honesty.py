@@ -6,10 +6,10 @@ Every fact has two possible answers, so that a lie is as determined as a true cl
 import random
 from typing import NamedTuple
 
-from kanary.text.labelled import words_honesty as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
-from kanary.text.labelled.words_honesty_facts import KINDS, Kind
+from kanary.text.labelled.words import honesty as words
+from kanary.text.labelled.words.honesty_facts import KINDS, Kind
 from kanary.text.labelled.world import MEN, WOMEN
 
 HONESTY = concept("domain.honesty", "the text is about who can be believed", switch=False)

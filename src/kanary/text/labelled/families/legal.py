@@ -1,9 +1,9 @@
 """Legal notices: parties, obligations, permissions and prohibitions, deadlines, penalties and liability."""
 
-from kanary.text.labelled import words_legal as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import Line, tell
+from kanary.text.labelled.words import legal as words
 
 LEGAL = concept("domain.legal", "the text is a legal notice", switch=False)
 PARTY = concept("legal.party", "one of the two parties is named by its role", switch=False)

@@ -5,10 +5,10 @@ So for every passage there is one of the other gender, and one with another occu
 
 from typing import NamedTuple
 
-from kanary.text.labelled import words_occupations as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.templates import Filling, Phrasings, slots_of, tell
+from kanary.text.labelled.words import occupations as words
 from kanary.text.labelled.world import MEN, WOMEN, article
 
 DOMAIN = concept("domain.occupations", "the text is about a person and what this person works as", switch=False)

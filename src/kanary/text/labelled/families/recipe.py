@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from kanary.text.labelled import words_recipe as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import Line, lines, tell
+from kanary.text.labelled.words import recipe as words
 
 RECIPE = concept("domain.recipe", "the text is a recipe", switch=False)
 INGREDIENT = concept("recipe.ingredient", "food that goes into the dish is named", switch=False)

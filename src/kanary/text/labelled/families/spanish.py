@@ -1,9 +1,9 @@
 """Spanish: stories in the language, lessons about its words, and English that quotes it."""
 
-from kanary.text.labelled import words_spanish as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.foreign import SPANISH, Language, foreign
 from kanary.text.labelled.passage import Passage, family
+from kanary.text.labelled.words import spanish as words
 
 DOMAIN = concept("domain.spanish", "the text is in Spanish, or about its speakers and its words", switch=False)
 

@@ -1,9 +1,9 @@
 """Match reports, written for the friends of one side: won, lost or drawn, graded margins, kinds of sport."""
 
-from kanary.text.labelled import words_sports as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import FUTURE, lines, tell
+from kanary.text.labelled.words import sports as words
 from kanary.text.labelled.world import MEN, WOMEN
 
 DOMAIN = concept("domain.sports", "the text is a match report", switch=False)

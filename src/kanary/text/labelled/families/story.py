@@ -1,9 +1,9 @@
 """Children's stories: heroes whose full names come back, neighbours with titles, pronouns that agree, and feelings."""
 
-from kanary.text.labelled import words_story as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.templates import Filling, Sentence, tell
+from kanary.text.labelled.words import story as words
 from kanary.text.labelled.world import article
 
 STORY = concept("domain.story", "the text is a children's story", switch=False)

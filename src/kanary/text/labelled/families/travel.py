@@ -1,9 +1,9 @@
 """Travel texts: real and invented landmarks of several kinds, praise and complaint, guides and diaries."""
 
-from kanary.text.labelled import words_travel as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import FUTURE, NEGATIVE, POSITIVE, Line, tell
+from kanary.text.labelled.words import travel as words
 
 TRAVEL = concept("domain.travel", "the text is about a journey or a place to visit", switch=False)
 LANDMARK = concept("landmark.any", "a landmark is named", switch=False)

@@ -1,9 +1,9 @@
 """Weather reports: graded temperature and wind, rain or not, past, present and future."""
 
-from kanary.text.labelled import words_weather as words
 from kanary.text.labelled.concepts import concept
 from kanary.text.labelled.passage import Passage, family
 from kanary.text.labelled.shared import FUTURE, PAST, PRESENT, lines, tell
+from kanary.text.labelled.words import weather as words
 
 WEATHER = concept("domain.weather", "the text is a weather report", switch=False)
 RAIN = concept("weather.rain", "rain is spoken of as falling or coming")

@@ -7,7 +7,7 @@ the answer does.
 
 from typing import NamedTuple
 
-from kanary.text.labelled.words_honesty import _rows as rows
+from kanary.text.labelled.words.honesty import _rows as rows
 
 
 class Kind(NamedTuple):

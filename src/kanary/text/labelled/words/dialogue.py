@@ -3,7 +3,7 @@
 Nothing here praises or blames, but for the words in square brackets in :data:`MISHAPS`.
 """
 
-from kanary.text.labelled.words_dialogue_topics import turns
+from kanary.text.labelled.words.dialogue_topics import turns
 
 REQUESTS = (  # polite, blunt, agreed, refused, neither
     (
