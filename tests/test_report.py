@@ -314,3 +314,13 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_controls_over_fewer_tokens_say_so() -> None:
+    made = evaluation()
+    assert "The controls are over" not in report(made)
+    fewer = {
+        control: {group: {name: m._replace(n=777) for name, m in row.items()} for group, row in metrics.items()}
+        for control, metrics in made.controls.items()
+    }
+    assert "The controls are over 777 tokens." in report(dataclasses.replace(made, controls=fewer))

@@ -110,9 +110,12 @@ def _headlines(evaluation: Evaluation, name: str) -> Iterator[Headline]:
 
 
 def _headline(evaluation: Evaluation, name: str, label: str, key: str, sentence: str, share: bool = False) -> Headline:
-    controls = controls_of(evaluation, name)
-    beside = {short(evaluation, c, name): metric(evaluation.controls[c], key).value for c in controls}
-    return _shown(label, metric(evaluation.saes[name], key), sentence, beside, share=share)
+    controls = {short(evaluation, c, name): metric(evaluation.controls[c], key) for c in controls_of(evaluation, name)}
+    own = metric(evaluation.saes[name], key)
+    fewer = sorted({m.n for m in controls.values() if math.isfinite(m.value) and m.n != own.n})
+    if fewer:  # dead latents in particular grow fewer with more tokens
+        sentence += f" The controls are over {' and '.join(f'{n:,}' for n in fewer)} tokens."
+    return _shown(label, own, sentence, {control: m.value for control, m in controls.items()}, share=share)
 
 
 def _shown(
