@@ -508,6 +508,15 @@ def test_runs_that_are_like_for_like_carry_no_flag(tmp_path: Path) -> None:
     assert found.flags == []
 
 
+def test_a_threshold_per_latent_is_no_other_size(tmp_path: Path) -> None:
+    def sizes(many: int) -> list[str]:
+        runs = [sae(32, 0.9, parameters=100_000), sae(32, 0.9, "jumprelu", parameters=many)]
+        return [flag.text for flag in compare([write(tmp_path / str(many), runs)]).flags]
+
+    assert sizes(101_500) == []
+    assert "parameters" in sizes(103_000)[0]
+
+
 def test_the_odd_one_out_is_marked_and_not_the_many(tmp_path: Path) -> None:
     kinds = ("topk", "relu", "gated")
     runs = [write(tmp_path / kind, [sae(32, 0.9, kind, parameters=9 if kind == "gated" else 8)]) for kind in kinds]

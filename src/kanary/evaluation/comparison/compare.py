@@ -128,6 +128,8 @@ def _check_suffix(path: Path) -> None:
 # --- what to beware of --------------------------------------------------------------------------------------------
 
 
+SAME_SIZE = 1.02
+"""Numbers of parameters that may count as one: a threshold for every latent is no advantage."""
 ALIKE: dict[str, Callable[[Entry], str]] = {
     "site": lambda e: e.family.site,
     "model": lambda e: _named(e.family.model_name, e.family.model),
@@ -152,7 +154,10 @@ def _named(name: str, fingerprint: str) -> str:
 def _flags(families: Mapping[Family, Sequence[Entry]], names: Mapping[Family, str]) -> list[Flag]:
     """One flag for everything in which SAEs differ besides what the comparison is about."""
     flags: list[Flag] = []
+    sizes = [entry.about["parameters"] for entries in families.values() for entry in entries]
     for what, value in ALIKE.items():
+        if what == "parameters" and max(sizes) <= SAME_SIZE * min(sizes):
+            continue
         holders: dict[str, list[Family]] = {}
         for family, entries in families.items():
             for found in sorted({value(entry) for entry in entries}):
