@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -137,11 +138,24 @@ def test_help_teaches() -> None:
             assert "--" + field.name.replace("_", "-") in out, field.name
 
 
+def _slowly() -> None:
+    """Shards take a while, so that a signal meets the harvest before its end."""
+    from kanary.activations.writer import StoreWriter
+
+    append = StoreWriter.append
+
+    def slow(self: StoreWriter, pool: Any) -> None:
+        time.sleep(0.2)
+        append(self, pool)
+
+    StoreWriter.append = slow  # type: ignore[method-assign]
+
+
 def test_a_harvest_that_is_stopped_goes_on_when_the_command_is_given_again(tiny_llama: Path, tmp_path: Path) -> None:
     long = write_stories(tmp_path / "long.jsonl", 1200)
     given = {"model": tiny_llama, "text": long, "site": "resid_post.1", "device": "cpu", "window": 32, "shard": 2048}
     words = ["harvest", *flags({**given, "tokens": "40K", "out": tmp_path / "store"})]
-    child = Child(words, tmp_path / "logs")
+    child = Child(words, tmp_path / "logs", _slowly)
     child.until(lambda: (tmp_path / "store/resid_post.1/shard-00002.safetensors").exists())
     child.send(signal.SIGINT)
     answer = child.wait()
