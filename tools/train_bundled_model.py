@@ -1,16 +1,23 @@
 """Trains the small Llama that comes with Kanary on the labelled corpus, and its tokenizer.
 
-    python tools/train_bundled_model.py --out build/bundled --tokens 30M
+    python tools/train_bundled_model.py --out build/half --tokens 20M
+    python tools/train_bundled_model.py --out build/bundled --tokens 40M --from build/half
 
 The tokenizer is a byte-level BPE made from the first documents of the corpus. The model reads windows of packed documents,
-each document opened by BOS. Every two hundred steps the state is saved; the same command goes on where it stopped. At the
-end OUT holds a Hugging Face folder (bf16 safetensors), ``log.jsonl`` with a line for every hundred steps, and the state is
-deleted.
+each document opened by BOS. Every hundred steps the state is saved; the same command goes on where it stopped. At the end
+OUT holds a Hugging Face folder (bf16 safetensors) and ``log.jsonl``.
+
+The learning rate is level until the last part of a run, in which it falls to zero, and the state at that point is kept
+(``trunk.safetensors``). A longer run can start there, ``--from``, as if it had been trained from its beginning: what twice
+the tokens are worth then costs little more than the longer run alone.
 """
 
 import argparse
+import functools
 import json
 import math
+import random
+import shutil
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -28,27 +35,46 @@ from kanary.text.labelled import labelled
 VOCABULARY = 3072
 TOKENIZER_DOCUMENTS = 60_000
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}  # ids 0, 1, 2
-WINDOW, BATCH = 256, 16  # tokens per window, windows per step
+WINDOW, BATCH = 256, 32  # tokens per window, windows per step
+LONG_EVERY = 4  # one step in four reads windows of twice the length, half as many
+PRACTICE = (
+    "arithmetic",
+    "honesty",
+)  # a fifth of the documents are extra ones of these, whose steps are harder to learn
 HELD_OUT = 20  # documents with id % 20 == 19 are never trained on, as in every Kanary run
 SHAPE = {
-    "hidden_size": 192,
-    "intermediate_size": 576,
-    "num_hidden_layers": 7,
-    "num_attention_heads": 6,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-MUON_LR, ADAM_LR, WARMUP, DECAY = 0.02, 3e-3, 100, 0.35  # steps; share of training in which the rates fall to zero
+MUON_LR, ADAM_LR, WARMUP, DECAY = 0.02, 3e-3, 100, 0.3  # steps; share of training in which the rates fall to zero
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=parse_count, default=parse_count("30M"))
+    parser.add_argument("--from", dest="trunk", type=Path, help="the OUT of a shorter run to go on from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.trunk and not (args.out / "log.jsonl").exists():
+        branch(args.trunk, args.out)
     tokenizer = load_or_train_tokenizer(args.out)
     train(args.out, tokenizer, args.tokens // (WINDOW * BATCH), torch.device(args.device))
+
+
+def branch(shorter: Path, out: Path) -> None:
+    """Makes ``out`` what a longer run would have been where ``shorter`` let its learning rate fall."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(shorter / name, out / name)
+    shutil.copy(shorter / "trunk.safetensors", out / "state.safetensors")
+    with safe_open(shorter / "trunk.safetensors", "pt") as file:
+        step = json.loads(file.metadata()["place"])[0]
+    lines = (shorter / "log.jsonl").read_text().splitlines(keepends=True)
+    (out / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
 
 
 def load_or_train_tokenizer(out: Path) -> Any:
@@ -74,12 +100,18 @@ def load_or_train_tokenizer(out: Path) -> Any:
 
 
 def windows(tokenizer: Any, start: int, held_out: bool = False) -> Iterator[tuple[Tensor, int]]:
-    """``[BATCH, WINDOW]`` token ids and the id of the next document; every document opened by BOS, none left out."""
+    """``[BATCH, WINDOW]`` token ids and the id of the next document; every document opened by BOS, none left out.
+
+    Held-out batches are of the corpus as it is, the others have :data:`PRACTICE` mixed in.
+    """
     buffer: list[int] = []
-    records = labelled(start=start)
+    records, practice = labelled(start=start), labelled(families=PRACTICE, start=start)
     while True:
-        chunk = list(islice(records, 256))
+        chunk, extra = list(islice(records, 256)), list(islice(practice, 256))
         texts = [r.text for r in chunk if (r.id % HELD_OUT == HELD_OUT - 1) == held_out]
+        if not held_out:
+            texts += [r.text for r in extra if r.id % 4 == 0]
+            random.Random(chunk[0].id).shuffle(texts)
         for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
             buffer += [tokenizer.bos_token_id, *ids]
         while len(buffer) >= BATCH * WINDOW:
@@ -117,8 +149,12 @@ def optimizers(model: Any) -> list[torch.optim.Optimizer]:
 
 def rate(step: int, steps: int) -> float:
     """Share of the peak rates: up, level, and down to zero at the end."""
-    down = max(1, round(DECAY * steps))
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / down)
+    return min(1.0, (step + 1) / WARMUP, (steps - step) / (steps - falls_from(steps)))
+
+
+def falls_from(steps: int) -> int:
+    """The step from which the rates fall."""
+    return steps - max(1, round(DECAY * steps))
 
 
 def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
@@ -127,15 +163,14 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
     state, log = out / "state.safetensors", out / "log.jsonl"
     step, document, seconds = restore(state, model, steppers)
     stream = windows(tokenizer, document)
-    held_out = [batch for batch, _ in islice(windows(tokenizer, 0, held_out=True), 4)]
+    held_out = [batch for batch, _ in islice(windows(tokenizer, 0, held_out=True), 8)]
+    loss_of = torch.compile(functools.partial(next_token_loss, model))
     began = time.monotonic()
-    model.train()
     while step < steps:
         batch, document = next(stream)
-        batch = batch.to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            logits = model(batch[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        if step % LONG_EVERY == 0:
+            batch = batch.view(BATCH // 2, 2 * WINDOW)
+        loss = loss_of(batch.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for stepper, peak in zip(steppers, (MUON_LR, ADAM_LR), strict=True):
@@ -144,35 +179,29 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step += 1
-        if step % 100 == 0 or step == steps:
-            spent = seconds + time.monotonic() - began
-            line = {
-                "step": step,
-                "tokens": step * WINDOW * BATCH,
-                "loss": round(loss.item(), 4),
-                "seconds": round(spent),
-            }
-            if step % 500 == 0 or step == steps:
-                line["held_out_loss"] = round(evaluate(model, held_out, device), 4)
+        spent = seconds + time.monotonic() - began
+        if step % 50 == 0 or step == steps:
+            line = {"step": step, "tokens": step * WINDOW * BATCH, "loss": loss.item(), "seconds": round(spent)}
+            if step % 250 == 0 or step == steps:
+                with torch.no_grad():
+                    losses = [loss_of(batch.to(device)).item() for batch in held_out]
+                line["held_out_loss"] = math.fsum(losses) / len(losses)
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
-        if step % 200 == 0:
-            save(state, model, steppers, step, document, seconds + time.monotonic() - began)
+        if step == falls_from(steps):
+            save(out / "trunk.safetensors", model, steppers, step, document, spent)
+        if step % 100 == 0:
+            save(state, model, steppers, step, document, spent)
     model.to(torch.bfloat16).save_pretrained(out)
     state.unlink(missing_ok=True)
 
 
-@torch.no_grad()
-def evaluate(model: Any, batches: list[Tensor], device: torch.device) -> float:
-    """Nats per token on documents never trained on."""
-    model.eval()
-    losses = []
-    for batch in (b.to(device) for b in batches):
-        logits = model(batch[:, :-1]).logits.float()
-        losses.append(torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten()).item())
-    model.train()
-    return math.fsum(losses) / len(losses)
+def next_token_loss(model: Any, batch: Tensor) -> Tensor:
+    """Nats per token of ``[windows, tokens]``."""
+    with torch.autocast(batch.device.type, dtype=torch.bfloat16):
+        logits = model(batch[:, :-1]).logits
+    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
 
 
 def save(path: Path, model: Any, steppers: list[Any], step: int, document: int, seconds: float) -> None:

@@ -133,7 +133,7 @@ And {f} could hardly believe {?p} eyes.
             "pot of honey soup",
             "tower of pancakes",
             "walnut loaf",
-            "apple tart",
+            "plum tart",
             "pear crumble",
         ),
         plot("""
@@ -245,7 +245,7 @@ On the way home {f} held {?p} breath at every bend, so as not to wake the woods.
 """),
     ),
     (
-        ("letter", "parcel", "postcard", "invitation", "treasure map"),
+        ("letter", "parcel", "postcard", "birthday card", "treasure map"),
         plot("""
 A {thing} lay on the doormat, but it was addressed to the wrong house.
 One windy day a {thing} blew in through the window and landed in the butter.
