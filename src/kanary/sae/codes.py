@@ -50,6 +50,13 @@ class SparseCodes:
             latents, flat[rows, latents], F.pad(counts.cumsum(0), (1, 0)), flat.shape[1], tuple(codes.shape[:-1])
         )
 
+    @classmethod
+    def cat(cls, codes: Sequence["SparseCodes"]) -> "SparseCodes":
+        """The codes of some tokens after those of others, as one of shape ``(tokens,)``."""
+        counts = torch.cat([each.offsets.diff() for each in codes])
+        indices, values = torch.cat([each.indices for each in codes]), torch.cat([each.values for each in codes])
+        return cls(indices, values, F.pad(counts.cumsum(0), (1, 0)), codes[0].d_sae, (len(counts),))
+
     def to_dense(self) -> Tensor:
         """``[..., d_sae]``; large: tokens x d_sae x 4 bytes."""
         dense = self.values.new_zeros(self.tokens, self.d_sae)
