@@ -1,0 +1,183 @@
+"""Tokens of the labelled corpus: their activations, what holds at each, and for which concepts each counts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanary.activations.pool import generator
+from kanary.activations.source import resolve_lm_batch
+from kanary.errors import KanaryError
+from kanary.lm import LanguageModel
+from kanary.text import TextSource, TokenBatch, Windows
+from kanary.text.labelled.concepts import find_concept
+from kanary.text.labelled.labels import Labels
+from kanary.text.labelled.reader import LabelledText
+from kanary.text.labelled.record import chosen_families
+from kanary.text.windows import Part
+
+EVERYWHERE = ("domain", "language", "script")
+"""Concepts with one of these prefixes, or with a family's name, are judged at every token."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tokens of the labelled corpus with what holds at each; special tokens are left out.
+
+    The two halves share no document: units are chosen on the selection half and judged on the test half.
+    """
+
+    x: Mapping[str, Tensor]
+    """Site -> ``[tokens, width]`` raw activations, float32, on the model's device."""
+    labels: Tensor
+    """``[tokens, concepts]`` bool, on the CPU, like all that follows."""
+    judged: Tensor
+    """``[tokens, concepts]`` bool: the token counts for the concept, as a positive or a negative."""
+    values: Tensor
+    """``[tokens, graded]`` float32, NaN where none is given."""
+    documents: Tensor
+    """``[tokens]`` int64."""
+    test: Tensor
+    """``[tokens]`` bool: False in the selection half, True in the test half."""
+    concepts: tuple[str, ...]
+    graded: tuple[str, ...]
+    """Those of the concepts that have a unit, in the order of ``values``."""
+
+    def half(self, test: bool) -> "Sample":
+        """The tokens of one half."""
+        kept = self.test == test
+        return Sample(
+            {site: values[kept.to(values.device)] for site, values in self.x.items()},
+            self.labels[kept],
+            self.judged[kept],
+            self.values[kept],
+            self.documents[kept],
+            self.test[kept],
+            self.concepts,
+            self.graded,
+        )
+
+
+def sample(
+    lm: LanguageModel,
+    text: TextSource,
+    sites: Sequence[str],
+    *,
+    tokens: int = 100_000,
+    window: int = 256,
+    lm_batch: int = 0,
+    part: Part = "heldout",
+    seed: int = 0,
+    concepts: Sequence[str] = (),
+    show: Callable[[int], None] | None = None,
+) -> Sample:
+    """Reads the labelled corpus and runs the model on it.
+
+    Where concepts are shared by several families (tense, sentiment, occupation …), a family that does not mark them
+    says nothing by a missing label: they are judged only in documents of families that mark some concept of that
+    prefix in the sample. Every other concept is judged everywhere.
+
+    Args:
+        text: the labelled corpus, ``open_text("labelled")`` or another of its names.
+        tokens: how many that are not special, rounded up to whole batches.
+        window: tokens per window, BOS included.
+        lm_batch: windows per forward; 0 = chosen for the device.
+        seed: of the division into halves.
+        concepts: names (default: all that the corpus knows).
+        show: called with the number of new tokens after every batch.
+
+    Raises:
+        KanaryError: another text than the labelled corpus, an unknown concept or site (with the nearest), a window that
+            the model cannot read, or fewer than 1 token asked for.
+    """
+    if tokens < 1:
+        raise KanaryError(f"tokens={tokens} must be at least 1.")
+    if not sites:
+        raise KanaryError("No site was given to read the concepts at; for example resid_post.2.")
+    names = tuple(dict.fromkeys(find_concept(name).name for name in concepts))
+    labels = Labels(text, lm)  # of every concept: which families mark a prefix is told by all that have it
+    parts: list[_Read] = []
+    left = tokens
+    batch_size = resolve_lm_batch(lm_batch, window, lm.device.type)
+    for batch in Windows(text, lm, window=window, batch=batch_size, part=part):
+        read = _read(lm, labels, batch, sites)
+        parts.append(read)
+        if show:
+            show(len(read.documents))
+        left -= len(read.documents)
+        if left <= 0:
+            break
+    whole = _joined(parts)
+    families = _families(text, whole.documents)
+    judged = _judged(whole.labels, families, labels.concepts)
+    columns = [labels.concepts.index(name) for name in names or labels.concepts]
+    graded = [name for name in labels.graded if not names or name in names]
+    return Sample(
+        whole.x,
+        whole.labels[:, columns],
+        judged[:, columns],
+        whole.values[:, [labels.graded.index(name) for name in graded]],
+        whole.documents,
+        _halves(whole.documents, families, seed),
+        names or labels.concepts,
+        tuple(graded),
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """One batch without its special tokens; fields as those of a :class:`Sample`."""
+
+    x: dict[str, Tensor]
+    labels: Tensor
+    values: Tensor
+    documents: Tensor
+
+
+def _read(lm: LanguageModel, labels: Labels, batch: TokenBatch, sites: Sequence[str]) -> _Read:
+    kept = ~batch.special
+    x = {site: found[kept.to(found.device)].float() for site, found in lm.capture(batch.tokens, sites).items()}
+    return _Read(x, labels.of(batch)[kept], labels.values(batch)[kept], batch.documents[kept])
+
+
+def _joined(parts: list[_Read]) -> _Read:
+    x = {site: torch.cat([part.x[site] for part in parts]) for site in parts[0].x}
+    return _Read(
+        x,
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.values for part in parts]),
+        torch.cat([part.documents for part in parts]),
+    )
+
+
+def _families(text: TextSource, documents: Tensor) -> list[str]:
+    """Of every token, the family of its document."""
+    reader = text.readers[0]
+    assert isinstance(reader, LabelledText)  # Labels has refused any other
+    numbers, which = documents.unique(return_inverse=True)
+    known = [reader.record(number).family for number in numbers.tolist()]
+    return [known[i] for i in which.tolist()]
+
+
+def _judged(labels: Tensor, families: Sequence[str], concepts: Sequence[str]) -> Tensor:
+    """``[tokens, concepts]`` bool from the labels of all ``concepts``; see :func:`sample`."""
+    judged = torch.ones_like(labels)
+    everywhere = {*EVERYWHERE, *chosen_families()}
+    prefixes = [name.partition(".")[0] for name in concepts]
+    names = sorted(set(families))
+    family = torch.tensor([names.index(each) for each in families])
+    for prefix in set(prefixes) - everywhere:
+        columns = torch.tensor([each == prefix for each in prefixes])
+        marks = torch.zeros(len(names), dtype=torch.bool)
+        marks[family[labels[:, columns].any(1)]] = True
+        judged[:, columns] = marks[family][:, None]
+    return judged
+
+
+def _halves(documents: Tensor, families: Sequence[str], seed: int) -> Tensor:
+    """``[tokens]`` bool: every second document of each family, in the order of a hash, is in the test half."""
+    family = dict(zip(documents.tolist(), families, strict=True))
+    order = sorted(family, key=lambda n: (family[n], generator("halves", seed, n).initial_seed()))
+    test = set(order[1::2])
+    return torch.tensor([number in test for number in documents.tolist()], dtype=torch.bool)
