@@ -12,6 +12,9 @@ from safetensors import SafetensorError
 from kanary.errors import KanaryError, nearest
 from kanary.lm.model import LanguageModel
 
+BUNDLED = "bundled"
+"""The name of the small model that comes with Kanary, made by ``tools/train_bundled_model.py``."""
+BUNDLED_FOLDER = Path(__file__).with_name("bundled")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Models round their vocabulary up (Phi-2: 98 % used, Pythia-12B: 99 %); a tokenizer that fills less is another model's.
 _LEAST_VOCABULARY_SHARE = 0.8
@@ -25,7 +28,8 @@ def load_model(
     Only safetensors weights are read, nothing is unpickled, and no code that comes with the model runs.
 
     Args:
-        name: a folder, or an id on the Hugging Face Hub.
+        name: a folder, an id on the Hugging Face Hub, or ``bundled``: the small model that comes with Kanary, which knows
+            the labelled corpus and nothing else (a folder of that name is ``./bundled``).
         revision: branch, tag or commit on the Hub.
         dtype: ``auto`` (that of the checkpoint), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``.
@@ -36,7 +40,7 @@ def load_model(
     if dtype != "auto" and dtype not in DTYPES:
         raise KanaryError(f"Unknown dtype {dtype!r}. {nearest(dtype, ['auto', *DTYPES])}")
     target = _device(device)
-    where, remote = locate(name, "model")
+    where, remote = (str(_bundled()), False) if str(name).strip() == BUNDLED else locate(name, "model")
     if not remote and not (Path(where) / "config.json").is_file():
         raise KanaryError(f"{where} is not a model: it has no config.json. Give the folder that holds it.")
     model, tokenizer, report = _read(where, remote, revision, DTYPES.get(dtype, dtype))
@@ -45,10 +49,21 @@ def load_model(
         if not getattr(model, "is_quantized", False):  # a quantised model already lies where its back end put it
             model = model.to(target)
     model.eval().requires_grad_(False)
+    if where == str(BUNDLED_FOLDER):  # the same name on every machine
+        where = tokenizer.name_or_path = BUNDLED
     lm = LanguageModel(model, tokenizer, where, revision)
     _refuse_other_tokenizer(lm)
     _refuse_nan(lm)
     return lm
+
+
+def _bundled() -> Path:
+    if not (BUNDLED_FOLDER / "model.safetensors").is_file():
+        raise KanaryError(
+            "This installation came without the bundled model. Install Kanary from a wheel, which holds it, or make the "
+            "model yourself: python tools/train_bundled_model.py --out bundled, and give --model ./bundled."
+        )
+    return BUNDLED_FOLDER
 
 
 def locate(name: str | Path, what: str) -> tuple[str, bool]:
