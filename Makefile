@@ -1,10 +1,7 @@
-# make demo: install, then train an SAE.   make test: install, then run the tests.
+# make demo: install, then show the whole path.   make test: install, then run the tests.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
-MODEL ?= $(wildcard ../shared/models/stories260K)
-TEXT ?= $(wildcard ../shared/corpora/stories-train.parquet)
-SITE ?= resid_post.2
 ARGS ?=
 
 bin := $(VENV)/bin
@@ -14,7 +11,7 @@ install = $(bin)/python -m pip install -qq --disable-pip-version-check -c constr
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train an SAE; MODEL=folder-or-Hub-id TEXT=file-or-Hub-id SITE=$(SITE) ARGS=more flags"
+	@echo "make demo    train two SAEs on the model that comes with Kanary and find concepts in them; ARGS='--out RUN'"
 	@echo "make test    run the tests; ARGS='-m slow' for the slow ones"
 	@echo "make lint    ruff: lint and format"
 	@echo "make types   mypy --strict"
@@ -22,11 +19,7 @@ help:
 	@echo "make clean   remove the virtual environment and caches, keep runs/"
 
 demo: $(VENV)/.core
-	@if [ -z "$(MODEL)" ] || [ -z "$(TEXT)" ]; then \
-		echo "Name a model and a text: make demo MODEL=path/to/llama TEXT=stories.parquet" >&2; \
-		echo "MODEL is a folder or a Hugging Face Hub id; TEXT is a .parquet, .jsonl or .txt file." >&2; exit 2; fi
-	$(bin)/kanary train --model "$(MODEL)" --site $(SITE) --text "$(TEXT)" \
-		--sae topk --k 16 --width 2048 --tokens 2M $(ARGS)
+	$(bin)/kanary demo $(ARGS)
 
 test: $(VENV)/.dev
 	$(bin)/python -m pytest $(ARGS)

@@ -1,7 +1,7 @@
 """Trains the small Llama that comes with Kanary on the labelled corpus, and its tokenizer.
 
-    python tools/train_bundled_model.py --out build/half --tokens 20M
-    python tools/train_bundled_model.py --out build/bundled --tokens 40M --from build/half
+    python tools/train_bundled_model.py --out build/half --tokens 10M
+    python tools/train_bundled_model.py --out build/bundled --tokens 20M --from build/half
 
 The tokenizer is a byte-level BPE made from the first documents of the corpus. The model reads windows of packed documents,
 each document opened by BOS. Every hundred steps the state is saved; the same command goes on where it stopped. At the end
@@ -194,6 +194,8 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
         if step % 100 == 0:
             save(state, model, steppers, step, document, spent)
     model.to(torch.bfloat16).save_pretrained(out)
+    model.config.dtype = "float32"  # what it is read as: bfloat16 is slow on most CPUs
+    model.config.save_pretrained(out)
     state.unlink(missing_ok=True)
 
 

@@ -80,6 +80,15 @@ that were trained; a difference inside the interval is called a tie. Train with 
 FILE is .html (a page to read), .csv or .json. What is not like for like (other site, text, width) is said on the table.
 """
 
+DEMO_HELP = """Try the whole path in two minutes, without a download: train two SAEs, judge them, find concepts in them.
+
+    kanary demo
+
+A TopK and a JumpReLU SAE are trained on the small Llama that comes with Kanary, from one stream of activations. Its text is
+written by Kanary, so which concepts hold at every token is known, and the best latent for each can be named and judged beside
+the best neuron. Then come a report to read and what to do next.
+"""
+
 CHECK_HELP = """Check that nothing is silently wrong with a run: site, scale, special tokens, tokenizer, weights.
 
     kanary check runs/first
@@ -237,6 +246,19 @@ def evaluate(
     )
 
 
+def demo(
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/demo.", metavar="RUN", show_default=False)
+    ] = None,
+) -> None:
+    from kanary.demo import demo, lines
+
+    found = demo(out)
+    _print_metrics(found.evaluation.to_json())
+    for line in lines(found):
+        typer.echo(line)
+
+
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.", show_default=False)],
     out: Annotated[
@@ -339,6 +361,7 @@ def _build() -> typer.Typer:
         flags(_evaluate_flags(), lists=False)(evaluate) if asked == "evaluate" else _stand_in
     )
     app.command("compare", help=COMPARE_HELP)(compare)
+    app.command("demo", help=DEMO_HELP)(demo)
     app.command("check", help=CHECK_HELP)(check)
     app.command("info")(info)
     return app

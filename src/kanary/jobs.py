@@ -265,7 +265,11 @@ def _measure(
 
 
 def _new_folder(configs: Sequence[TrainConfig]) -> Path:
-    base = Path("runs") / f"{time.strftime('%Y-%m-%d')}-{'-'.join(dict.fromkeys(c.sae for c in configs))}"
+    return free_folder(Path("runs") / f"{time.strftime('%Y-%m-%d')}-{'-'.join(dict.fromkeys(c.sae for c in configs))}")
+
+
+def free_folder(base: Path) -> Path:
+    """``base``, or ``base-2`` and so on where there is one already."""
     taken = next(n for n in range(1, 10_000) if not (base if n == 1 else base.with_name(f"{base.name}-{n}")).exists())
     return base if taken == 1 else base.with_name(f"{base.name}-{taken}")
 

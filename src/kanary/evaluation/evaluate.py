@@ -10,6 +10,8 @@ from typing import Any
 from kanary.config import from_mapping, option
 from kanary.errors import KanaryError
 from kanary.evaluation.capability import capability
+from kanary.evaluation.concepts.ground_truth import GroundTruth, ground_truth, steps
+from kanary.evaluation.concepts.sample import sample
 from kanary.evaluation.inputs import Inputs, open_inputs, open_saes
 from kanary.evaluation.latents import latent_table
 from kanary.evaluation.metrics import census, merged
@@ -18,10 +20,11 @@ from kanary.evaluation.pages.report import report
 from kanary.evaluation.peers import LIKE, shuffled
 from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
-from kanary.evaluation.standin import Spliced, StandIn
+from kanary.evaluation.standin import Identity, Spliced, StandIn
 from kanary.evaluation.tables import TABLES, write_tables
 from kanary.files import exclusive, write_json, write_text
 from kanary.text import Windows
+from kanary.text.labelled.reader import LabelledText
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,11 @@ class EvaluateConfig:
         CONTROL_TOKENS, "How many of them for the losses and the controls, which cost more; 0 = no losses.", count=True
     )
     prompts: int = option(200, "Prompts of the capability test; 0 = none.", count=True)
+    concept_tokens: int = option(
+        200_000,
+        "Tokens of the labelled corpus to look for its concepts on, where that is the text; 0 = none.",
+        count=True,
+    )
     seed: int = option(0, "Seed of the bootstrap, the controls and the prompts.")
     like: str | None = option(
         None, "Sample as a public library does (window, tokens, seed), and write its JSON too: saebench or saelens."
@@ -48,10 +56,10 @@ class EvaluateConfig:
     out: str | None = option(None, "Folder for the results; by default the run's own.")
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.loss_tokens < 0 or self.prompts < 0:
+        if self.tokens < 1 or min(self.loss_tokens, self.prompts, self.concept_tokens) < 0:
             raise KanaryError(
-                f"tokens={self.tokens}, loss_tokens={self.loss_tokens} and prompts={self.prompts}: "
-                "tokens must be 1 or more, the others 0 or more."
+                f"tokens={self.tokens}, loss_tokens={self.loss_tokens}, prompts={self.prompts} and "
+                f"concept_tokens={self.concept_tokens}: tokens must be 1 or more, the others 0 or more."
             )
         if self.like is not None and self.like not in LIKE:
             raise KanaryError(f"like={self.like!r} is unknown: choose {' or '.join(LIKE)}.")
@@ -66,7 +74,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures every SAE of ``run`` on text that it has not seen, beside its controls, and writes what it found.
 
-    Writes ``metrics.json``, ``report.html``, ``l0.csv``, ``losses.csv``, ``capability.csv`` and ``logit_weights.csv``.
+    Writes ``metrics.json``, ``report.html``, ``l0.csv``, ``losses.csv``, ``capability.csv`` and ``logit_weights.csv``; on
+    the labelled corpus also ``concepts.csv``.
 
     Args:
         run: a run folder, an SAE's folder or an SAE on the Hub (then ``out`` is needed).
@@ -100,6 +109,10 @@ def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation
     sampling = _sampling(inputs, config)
     with bar("measuring", sampling.tokens, "tok", quiet) as show:
         found, controls = numbers(inputs.lm, inputs.text, inputs.saes, sampling, show=show)
+    concepts = None
+    if config.concept_tokens and isinstance(inputs.text.readers[0], LabelledText):
+        concepts = _concepts(inputs, controls, sampling, config.concept_tokens, quiet)
+    controls = {name: row for name, row in controls.items() if not name.startswith("untrained")}  # not worth a test
     total = sum(sae.d_sae for sae in inputs.saes.values())
     with bar("reading the weights", total, "latents", quiet) as show:
         latents = {name: latent_table(sae, inputs.lm, show=show) for name, sae in inputs.saes.items()}
@@ -108,6 +121,7 @@ def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation
         saes={name: merged(metrics, _from_weights(latents[name])) for name, metrics in found.saes.items()},
         latents=latents,
         capability=_capability(inputs, controls, sampling, config, quiet) if config.prompts else None,
+        concepts=concepts,
     )
 
 
@@ -178,6 +192,29 @@ def _capability(
     with bar("testing capability", (1 + len(standins)) * config.prompts, "prompts", quiet) as show:
         found = capability(inputs.lm, windows, standins, config.prompts, config.seed, show=show)
     return found if found.prompts else None
+
+
+def _concepts(
+    inputs: Inputs, controls: Mapping[str, StandIn], sampling: Sampling, tokens: int, quiet: bool
+) -> GroundTruth:
+    """Which latents stand for the concepts of the labelled corpus."""
+    sites = dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values())
+    with bar("reading concepts", tokens, "tok", quiet) as show:
+        labelled = sample(
+            inputs.lm,
+            inputs.text,
+            list(sites),
+            tokens=tokens,
+            window=sampling.window,
+            lm_batch=sampling.lm_batch,
+            part=sampling.part,
+            seed=sampling.seed,
+            show=show,
+        )
+    rows = {name: row for name, row in controls.items() if not isinstance(row, Identity)}
+    about = {"text": inputs.text.name, "part": sampling.part}
+    with bar("finding concepts", steps(inputs.saes, rows), "rows", quiet) as show:
+        return ground_truth(labelled, inputs.saes, rows, seed=sampling.seed, about=about, show=show)
 
 
 def _from_weights(table: LatentTable) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def numbers(
     *,
     show: Callable[[int], None] | None = None,
 ) -> tuple[Evaluation, dict[str, StandIn]]:
-    """Every number of ``saes`` beside its controls; and these controls, by name, but for the untrained SAEs.
+    """Every number of ``saes`` beside its controls; and these controls, by name.
 
     Args:
         saes: by name, on the model's device, each with its site in ``config.trained_on``.
@@ -100,7 +100,7 @@ def numbers(
         },
         details=found.details,
     )
-    return evaluation, {name: row for name, row in rows.items() if not name.startswith("untrained")}
+    return evaluation, rows
 
 
 def about(sae: SAE) -> dict[str, Any]:

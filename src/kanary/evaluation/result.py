@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from kanary.evaluation.concepts.ground_truth import GroundTruth
 
 
 class Metric(NamedTuple):
@@ -114,17 +117,21 @@ class Evaluation:
     details: Mapping[str, Details] = field(default_factory=dict)
     latents: Mapping[str, LatentTable] = field(default_factory=dict)
     capability: Capability | None = None
+    concepts: "GroundTruth | None" = None
+    """On the labelled corpus: which latents stand for its concepts."""
     folder: Path | None = None
     """Where it was written."""
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``metrics.json``; a number that does not exist (or is not finite) is null."""
+        found = {"concepts": self.concepts.to_json()} if self.concepts else {}
         return {
             "format": "kanary-metrics-1",
             "saes": {name: plain(metrics) for name, metrics in self.saes.items()},
             "controls": {name: plain(metrics) for name, metrics in self.controls.items()},
             "about": {name: dict(about) for name, about in self.about.items()},
             "held_out": dict(self.held_out),
+            **found,
         }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kanary.evaluation.result import Evaluation, flat
 from kanary.files import disk_errors, write_atomic
+from kanary.text.labelled import find_concept
 
 Cell = str | int | float | None
 MODEL_ALONE = "model alone"
@@ -29,17 +30,18 @@ LOSSES = (
     "top1_agreement",
 )
 """The metrics of ``losses.csv``."""
-TABLES = ("l0.csv", "losses.csv", "capability.csv", "logit_weights.csv")
+TABLES = ("l0.csv", "losses.csv", "capability.csv", "logit_weights.csv", "concepts.csv")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_tables(folder: Path, evaluation: Evaluation, decode: Callable[[int], str]) -> None:
-    """Writes the four tables into ``folder``, each of them whole or not at all.
+    """Writes the tables into ``folder``, each of them whole or not at all.
 
     - ``l0.csv``: how many tokens have how many active latents, per SAE.
     - ``losses.csv``: what each SAE and control does to the model's predictions, with 95 % intervals.
     - ``capability.csv``: one line per prompt and answerer, the model alone first.
     - ``logit_weights.csv``: one line per latent.
+    - ``concepts.csv``: one line per SAE or control and concept of the labelled corpus.
 
     A table for which the evaluation has nothing is not written, and one of an earlier evaluation is removed.
 
@@ -58,6 +60,7 @@ def write_tables(folder: Path, evaluation: Evaluation, decode: Callable[[int], s
         ("sae", "latent", "density", "firings", *_WEIGHTS),
         _logit_weights(evaluation, cache(decode)),
     )
+    _write(folder / "concepts.csv", CONCEPTS, _concepts(evaluation))
 
 
 def guarded(text: str) -> str:
@@ -125,6 +128,37 @@ def _capability(evaluation: Evaluation) -> Iterator[list[Cell]]:
             answer = row[number]
             asked: list[Cell] = [prompt.text, prompt.answer, prompt.document]
             yield [*asked, name, answer.rank, answer.probability, answer.continuation]
+
+
+CONCEPTS = (
+    *("name", "is_control", "site", "concept", "parent", "positives", "documents"),
+    *("unit", "sign", "auroc", "auroc_low", "auroc_high", "sibling_auroc"),
+    *("f1_unit", "f1_sign", "threshold", "f1", "f1_low", "f1_high", "precision", "recall"),
+    *("probe_1", "probe_2", "probe_5", "probe_all"),
+    *("graded_unit", "graded_r", "graded_r_low", "graded_r_high"),
+)
+"""The columns of ``concepts.csv``; numbers of probes are accuracies."""
+
+
+def _concepts(evaluation: Evaluation) -> Iterator[list[Cell]]:
+    if evaluation.concepts is None:
+        return
+    for name, row in evaluation.concepts.concepts.rows.items():
+        probes = evaluation.concepts.probes.get(name, {})
+        for concept, found in row.found.items():
+            unit: list[Cell] = [found.unit, found.sign, *found.auroc[:3], found.sibling_auroc.value]
+            best: list[Cell] = [found.f1_unit, found.f1_sign, found.threshold, *found.f1[:3]]
+            best += [found.precision.value, found.recall.value]
+            scores = [probes[k].scores.get(concept) if k in probes else None for k in ("1", "2", "5", "all")]
+            graded = row.graded.get(concept)
+            yield [
+                *(name, "false" if name in evaluation.saes else "true", row.site),
+                *(concept, find_concept(concept).parent or "", found.positives, found.documents),
+                *unit,
+                *best,
+                *(score and score.accuracy.value for score in scores),
+                *((graded.unit, *graded.r[:3]) if graded else (None,) * 4),
+            ]
 
 
 _WEIGHTS = {  # column -> field of LatentTable

@@ -277,11 +277,15 @@ def _frozen(value: Any) -> Any:
 
 
 def names(configs: Sequence[TrainConfig]) -> list[str]:
-    """A folder name for every SAE, from the values in which they differ: ``topk-k16-seed1``.
+    """A folder name for every SAE, its kind alone if that suffices, else with the values in which they differ:
+    ``topk-k16-seed1``.
 
     Raises:
         KanaryError: two of them are the same SAE.
     """
+    kinds = [config.sae for config in configs]
+    if len(set(kinds)) == len(kinds):
+        return kinds
     swept = [f.name for f in dataclasses.fields(TrainConfig) if f.metadata.get("sweep")]
     differing = [name for name in swept if len({getattr(c, name) for c in configs}) > 1]
     found = []

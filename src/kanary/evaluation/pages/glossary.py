@@ -61,3 +61,26 @@ METRICS = {
     "total_tokens_eval_reconstruction": "Tokens over which losses and KL were measured.",
     "total_tokens_eval_sparsity_variance": "Tokens over which everything else was measured.",
 }
+
+CONCEPTS = {
+    "mean_auroc": "Mean over the concepts of the AUROC of the best unit, which was chosen on other passages: the chance that "
+    "it is larger where the concept holds. .5 is chance. Of neurons, directions and components both signs are tried.",
+    "mean_f1": "Mean F1 of the best unit at its best threshold, both chosen on other passages.",
+    "recall_at_0.9": "Share of the concepts whose best unit has an AUROC of at least .9.",
+    "mean_graded_r": "Concepts with an amount (degrees, milligrams): mean |r| between it and the best unit. Above 0 by "
+    "chance: see the shuffled labels.",
+    "monosemanticity": "Share of a latent's activity that falls on its best concept, corrected for chance: 1 for a latent of "
+    "one concept, 0 for one that fires anywhere. Mean over latents (n counts them).",
+    "probing_accuracy_1": "Accuracy of a logistic probe on the one unit whose means differ most, balanced, so chance is .5.",
+    "probing_accuracy_2": "The same with two units.",
+    "probing_accuracy_5": "The same with five units.",
+    "probing_accuracy_all": "The same with all coordinates of the activation: what a linear probe can know at most.",
+    "absorption_full": "Tokens where a parent concept holds, its main latents are silent, and another latent carries it "
+    "(Chanin et al. 2024, SAEBench's thresholds). Read it beside parent_recall: a latent that finds nothing is never absorbed.",
+    "absorption_fraction": "Share of the parent's direction that other latents carry there.",
+    "parent_recall": "Share of a parent's tokens on which one of its main latents fires.",
+    "parent_false_alarms": "Share of the other tokens on which one of them fires.",
+    "latents_per_parent": "Feature splitting: latents that a probe needs for a parent concept, until one more adds less than "
+    ".03 to its F1.",
+}
+"""The numbers of :class:`kanary.evaluation.concepts.ground_truth.GroundTruth`."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from kanary.evaluation.capability import kept
+from kanary.evaluation.pages.concepts import Row, Tables, concept_tables
 from kanary.evaluation.pages.glossary import GROUPS, METRICS
 from kanary.evaluation.pages.page import render
 from kanary.evaluation.pages.pictures import Figure, controls_of, interval, metric, percent, pictures, short
@@ -31,16 +32,6 @@ class Headline(NamedTuple):
     """The same number of the controls."""
 
 
-class Row(NamedTuple):
-    """One metric of an SAE beside its controls."""
-
-    name: str
-    explanation: str
-    cells: list[tuple[str, str]]
-    """Value and interval, the SAE's first."""
-    n: str
-
-
 class Section(NamedTuple):
     """One SAE."""
 
@@ -52,6 +43,7 @@ class Section(NamedTuple):
     left_out: list[str]
     columns: list[str]
     groups: list[tuple[str, list[Row]]]
+    concepts: Tables | None
     said: list[tuple[Prompt, Answer, Answer]]
     about: dict[str, object]
 
@@ -90,6 +82,7 @@ def _section(evaluation: Evaluation, name: str, anchor: str) -> Section:
         left_out=left_out,
         columns=[name, *(short(evaluation, control, name) for control in controls)],
         groups=list(_groups(evaluation, name, controls)),
+        concepts=concept_tables(evaluation, name),
         said=_said(evaluation, name),
         about=dict(evaluation.about.get(name, {})),
     )

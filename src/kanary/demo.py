@@ -1,0 +1,136 @@
+"""``kanary demo``: the whole path in two minutes, on the model and the text that come with Kanary."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kanary.evaluation.concepts.best import Found
+from kanary.evaluation.concepts.ground_truth import GroundTruth
+from kanary.evaluation.concepts.measure import shuffled_name
+from kanary.evaluation.evaluate import evaluate
+from kanary.evaluation.result import Evaluation
+from kanary.jobs import free_folder, train
+from kanary.lm.load import BUNDLED
+
+SITE, WIDTH, L0 = "resid_post.3", 1024, 32
+TOKENS, BATCH, JUDGED, LOSSES, CONCEPTS = 500_000, 1024, 30_000, 10_000, 50_000
+SHOWN = (
+    "script.arabic",
+    "script.hebrew",
+    "script.non_latin",
+    "language.foreign",
+    "honesty.claim",
+    "gender.any",
+    "occupation.any",
+    "clinical.result",
+    "recipe.ingredient",
+    "sports.term",
+    "legal.party",
+    "legal.norm",
+    "arithmetic.operation",
+    "landmark.any",
+    "tense.future",
+    "number.plural",
+    "grammar.quoted",
+    "grammar.quote_close",
+    "domain.weather",
+    "domain.code",
+)
+"""Concepts of the printed table, of many kinds and mostly frequent; concepts.csv has all."""
+
+
+class Demo(NamedTuple):
+    """What the demo found."""
+
+    evaluation: Evaluation
+    seconds: float
+
+
+def demo(out: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> Demo:
+    """Trains a TopK and a JumpReLU SAE on the bundled model from one stream, and judges them on passages held out.
+
+    Args:
+        out: the run folder; by default ``runs/demo``, or ``runs/demo-2`` and so on where there is one already.
+        quiet: print nothing.
+
+    Raises:
+        KanaryError: this installation came without the model, or ``out`` holds something else.
+    """
+    began = time.monotonic()
+    folder = Path(out) if out is not None else free_folder(Path("runs") / "demo")
+    run = train(
+        model=BUNDLED,
+        site=SITE,
+        text="labelled",
+        sae=["topk", "jumprelu"],
+        k=L0,
+        target_l0=L0,
+        width=WIDTH,
+        tokens=TOKENS,
+        batch=BATCH,
+        eval_tokens=0,  # the evaluation that follows measures more
+        out=str(folder),
+        quiet=quiet,
+    )
+    found = evaluate(run, tokens=JUDGED, loss_tokens=LOSSES, prompts=20, concept_tokens=CONCEPTS, quiet=quiet)
+    return Demo(found, time.monotonic() - began)
+
+
+def lines(found: Demo) -> Iterator[str]:
+    """What the command prints, line by line."""
+    evaluation = found.evaluation
+    truth = evaluation.concepts
+    assert truth is not None  # the text is the labelled corpus
+    shown = [name for name in SHOWN if name in truth.concepts.measurable]
+    yield ""
+    yield (
+        "Concepts that were found. Each latent and neuron was chosen on one half of "
+        f"{truth.concepts.tokens:,} tokens; AUROC (1 = perfect, .5 = chance) and F1 are those of the other half."
+    )
+    yield from _table(truth, list(evaluation.saes), shown)
+    yield ""
+    yield from _over_all(truth, list(evaluation.saes))
+    yield ""
+    yield f"It took {found.seconds:.0f} seconds. What to do next:"
+    folder = evaluation.folder
+    yield f"  open {folder}/report.html                what every number means, beside its controls"
+    yield f"  kanary check {folder}                    is anything silently wrong?"
+    yield f"  kanary compare {folder}                  which kind is better at the same sparsity?"
+    yield "  kanary train --model YOURS --site resid_post.8 --text YOURS.parquet     your own model and text"
+
+
+def _table(truth: GroundTruth, saes: list[str], concepts: list[str]) -> Iterator[str]:
+    site = truth.concepts.rows[saes[0]].site
+    neurons, directions = (truth.concepts.rows[f"{what} at {site}"] for what in ("neurons", "random directions"))
+    header = [f"{f'{name}: AUROC / F1':>28}" for name in saes] + [f"{'best neuron':>22}", f"{'random direction':>20}"]
+    yield f"  {'concept':<20}" + "".join(header)
+    for concept in concepts:
+        cells = []
+        for name in saes:
+            best = truth.concepts.rows[name].found[concept]
+            cells.append(f"{f'latent {best.unit}':>16} {_scores(best):>11}")
+        neuron, direction = neurons.found[concept], directions.found[concept]
+        cells += [f"{f'{neuron.unit}':>10} {_scores(neuron):>11}", f"{_scores(direction):>20}"]
+        yield f"  {concept:<20}" + "".join(cells)
+
+
+def _over_all(truth: GroundTruth, saes: list[str]) -> Iterator[str]:
+    site = truth.concepts.rows[saes[0]].site
+    rows = [*saes, *(name for name in truth.concepts.rows if " twin of " in name), f"neurons at {site}"]
+    rows += [f"random directions at {site}", *map(shuffled_name, saes)]
+    yield f"Over all {len(truth.concepts.measurable)} concepts that are frequent enough (95 % intervals over passages):"
+    for row in rows:
+        summary = truth.concepts.rows[row].summary
+        auroc, f1 = summary["mean_auroc"], summary["mean_f1"]
+        span = f"({_score(auroc.low)} to {_score(auroc.high)})"
+        yield f"  {row:<36} mean AUROC {_score(auroc.value)} {span:<16} mean F1 {_score(f1.value)}"
+
+
+def _scores(found: Found) -> str:
+    return f"{_score(found.auroc.value)} / {_score(found.f1.value)}"
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}".lstrip("0") if value < 1 else "1.00"

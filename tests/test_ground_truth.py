@@ -1,0 +1,134 @@
+"""Evaluation on the labelled corpus: from the command to the table, the report and the Python object."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import kanary as library
+from kanary.errors import KanaryError
+from kanary.evaluation.concepts.ground_truth import ground_truth, steps
+from kanary.evaluation.concepts.sample import sample
+from kanary.evaluation.result import Evaluation
+from kanary.evaluation.tables import CONCEPTS
+from kanary.lm import LanguageModel
+from kanary.sae import SAE, SAEConfig
+from kanary.text import open_text
+from runs import kanary, small
+
+SITE = "resid_post.1"
+FAMILIES = "labelled:hebrew,spanish,weather"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    library.train(**small(tiny_llama, Path("."), out=folder, eval_tokens=0) | {"text": FAMILIES}, quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> Evaluation:
+    return library.evaluate(run, tokens="1K", loss_tokens=0, prompts=0, concept_tokens="8K", quiet=True)
+
+
+def test_every_row_says_what_the_others_say(run: Path, found: Evaluation) -> None:
+    truth = found.concepts
+    assert truth is not None
+    said = json.loads((run / "metrics.json").read_text())["concepts"]
+    assert said == truth.to_json()
+    assert said["text"] == FAMILIES
+    assert set(said["measurable"]) & set(said["too_rare"]) == set()
+    with (run / "concepts.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == list(CONCEPTS)
+    assert {(row["name"], row["concept"]) for row in table} == {
+        (name, concept) for name in truth.concepts.rows for concept in truth.concepts.measurable
+    }
+    for row in table:
+        best = truth.concepts.rows[row["name"]].found[row["concept"]]
+        assert (int(row["unit"]), float(row["auroc"])) == (best.unit, best.auroc.value)
+        assert (row["is_control"] == "false") == (row["name"] == "topk")
+
+
+def test_controls_stand_beside_the_sae_and_shuffled_labels_score_chance(found: Evaluation) -> None:
+    truth = found.concepts
+    assert truth is not None
+    rows = set(truth.rows)
+    assert {"topk", "shuffled labels (topk)", f"neurons at {SITE}", f"random directions at {SITE}"} <= rows
+    assert {"random twin of topk", "untrained twin of topk"} <= rows
+    assert any(name.startswith("PCA") for name in rows)
+    assert not any(name.startswith("identity") for name in rows)
+    shuffled = truth.summary("shuffled labels (topk)")
+    for key in ("mean_auroc", "probing_accuracy_1", "probing_accuracy_5"):
+        assert abs(shuffled[key].value - 0.5) < 0.05, key
+    assert set(truth.probes[f"neurons at {SITE}"]) == {"1", "2", "5", "all"}
+    neurons = truth.summary(f"neurons at {SITE}")
+    assert neurons["probing_accuracy_all"].value > neurons["probing_accuracy_1"].value > 0.5
+
+
+def test_the_report_shows_them(run: Path, found: Evaluation) -> None:
+    page = (run / "report.html").read_text()
+    assert found.concepts is not None
+    assert all(concept.partition(".")[2].split("_")[0] in page for concept in found.concepts.concepts.measurable)
+    for best in found.concepts.concepts.rows["topk"].found.values():
+        assert f"latent {best.unit}" in page
+    assert "shuffled labels" in page
+
+
+def test_another_text_has_none_and_they_can_be_left_out(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.txt").write_text("It rained in the morning. " * 400)
+    answer = kanary(
+        "evaluate", run, "--text", tmp_path / "other.txt", "--tokens", "500", "--loss-tokens", "0", "--prompts", "0",
+        "--out", tmp_path / "elsewhere",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    assert "concepts" not in json.loads((tmp_path / "elsewhere" / "metrics.json").read_text())
+    assert not (tmp_path / "elsewhere" / "concepts.csv").exists()
+    out = str(tmp_path / "without")
+    without = library.evaluate(run, tokens=500, loss_tokens=0, prompts=0, concept_tokens=0, out=out, quiet=True)
+    assert without.concepts is None
+
+
+def test_too_few_tokens_say_so_in_one_line(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(KanaryError, match=r"None of 141 concepts .* Read more tokens"):
+        library.evaluate(
+            run,
+            tokens=200,
+            loss_tokens=0,
+            prompts=0,
+            concept_tokens=60,
+            lm_batch=1,
+            out=str(tmp_path / "few"),
+            quiet=True,
+        )
+
+
+def test_a_planted_direction_is_the_best_latent_for_its_concept(tiny_lm: LanguageModel) -> None:
+    labelled = sample(tiny_lm, open_text("labelled:hebrew,weather"), [SITE], tokens=20_000, window=64, part="all")
+    column = labelled.concepts.index("domain.weather")
+    x = labelled.x[SITE]
+    direction = torch.zeros(x.shape[1])
+    direction[3] = 50 * float(x.norm(dim=1).mean())
+    x[labelled.labels[:, column]] += direction
+    sae = SAE(SAEConfig(x.shape[1], 32, sparsifier={"name": "topk", "k": 4}, trained_on={"site": SITE}))
+    with torch.no_grad():
+        others = torch.randn(32, x.shape[1], generator=torch.Generator().manual_seed(0))
+        others[:, 3] = 0  # they do not see what is planted
+        sae.decoder.begin(torch.nn.functional.normalize(others, dim=1))
+        sae.W_dec[17] = direction / direction.norm()
+        sae.encoder.tie(sae.decoder.W_dec)
+    calls: list[int] = []
+    found = ground_truth(labelled, {"planted": sae.eval()}, {}, show=calls.append)
+    best = found.concepts.rows["planted"].found["domain.weather"]
+    assert best.unit == best.f1_unit == 17
+    assert best.auroc.value > 0.99
+    assert best.f1.value > 0.99
+    assert found.probes["planted"]["1"].scores["domain.weather"].accuracy.value > 0.99
+    assert sum(calls) == steps({"planted": sae}, {})
+    neuron = found.concepts.rows[f"neurons at {SITE}"].found["domain.weather"]
+    assert (neuron.unit, neuron.sign) == (3, 1)
+    assert math.isfinite(found.summary("planted")["mean_auroc"].low)
