@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kanary.evaluation import sums
 from kanary.evaluation.concepts import best, units
 from kanary.evaluation.concepts.best import Half, choose, correlations, judge, judge_graded, monosemanticity
 from kanary.evaluation.concepts.units import SLOTS, DenseUnits, Entries, SparseUnits, Truth, cut, pieces, unit_scores
@@ -284,7 +285,7 @@ def test_tokens_of_one_document_are_no_independent_witnesses() -> None:
     width = []
     for documents in (torch.arange(1200) // 30, torch.arange(1200)):
         row = best.resampled_auroc(values, labels[:, 0], ~labels[:, 0], half_of(truth, documents))
-        interval = best.metric(row, 1200)
+        interval = sums.estimate(row, 1200)
         width.append(interval.high - interval.low)
     assert width[0] > 3 * width[1]
 

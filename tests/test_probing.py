@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kanary.errors import KanaryError
+from kanary.evaluation.concepts import logistic as solver
 from kanary.evaluation.concepts import probing
+from kanary.evaluation.concepts.logistic import logistic
 from kanary.evaluation.concepts.probing import (
     Draws,
     balanced_draws,
@@ -21,7 +23,6 @@ from kanary.evaluation.concepts.probing import (
     columns,
     entries_at,
     fit_probes,
-    logistic,
     mean_differences,
     probe_all,
     probe_top,
@@ -125,7 +126,7 @@ def test_no_optimum_is_an_error_and_not_a_probe() -> None:
     y, counted = torch.arange(20).double()[None] % 2, torch.ones(1, 20).double()
     with pytest.raises(KanaryError, match="length nan"):
         logistic(torch.full((1, 20, 2), torch.nan).double(), y, counted)
-    with patch.object(probing, "_ITERATIONS", 1), pytest.raises(KanaryError, match="did not reach its optimum"):
+    with patch.object(solver, "_ITERATIONS", 1), pytest.raises(KanaryError, match="did not reach its optimum"):
         logistic(torch.randn(1, 20, 2).double(), y, counted)
 
 

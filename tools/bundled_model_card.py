@@ -112,7 +112,7 @@ tried without a download, and what a sparse autoencoder finds can be held agains
 | attention heads | {heads} of width {config["head_dim"]}; {groups} for keys and values |
 | context | {config["max_position_embeddings"]} tokens |
 | vocabulary | {len(lm.tokenizer):,} tokens of a byte-level BPE; every digit is a token |
-| weights | {config["dtype"]}, {size:.1f} MB |
+| weights | {size:.1f} MB, {8 * size * 1e6 / parameters:.0f} bits each; read as {config["dtype"]} |
 """
 
 

@@ -18,11 +18,10 @@
 In a model of lower precision x^ is what the model is given, so its rounding counts as error.
 """
 
-import torch
 from torch import Tensor
 
 from kanary.evaluation.result import Metric, Metrics
-from kanary.evaluation.sums import Sums
+from kanary.evaluation.sums import Sums, estimate
 
 QUANTILES = {"l0_p5": 0.05, "l0_p50": 0.5, "l0_p95": 0.95}
 
@@ -137,11 +136,4 @@ def merged(*parts: Metrics) -> dict[str, dict[str, Metric]]:
 
 
 def _grouped(n: int, **groups: dict[str, Tensor]) -> dict[str, dict[str, Metric]]:
-    return {group: {name: _metric(values, n) for name, values in row.items()} for group, row in groups.items()}
-
-
-def _metric(values: Tensor, n: int) -> Metric:
-    """From a number and its resamples ``[1 + resamples]``; where a resample has none (0 / 0), it is left out."""
-    drawn = values[1:][values[1:].isfinite()]
-    low, high = (float(torch.quantile(drawn, q)) if len(drawn) else float("nan") for q in (0.025, 0.975))
-    return Metric(float(values[0]), low, high, n)
+    return {group: {name: estimate(values, n) for name, values in row.items()} for group, row in groups.items()}

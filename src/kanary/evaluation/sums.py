@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from kanary.activations.pool import generator
+from kanary.evaluation.result import Metric
 from kanary.text import TokenBatch
 
 GROUPS = 512
@@ -63,6 +64,13 @@ def bootstrap(tokens: Tensor, seed: int) -> Tensor:
         draws = used[torch.randint(len(used), (resamples, len(used)), generator=generator("bootstrap", seed))]
         counts[1:].scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))
     return counts
+
+
+def estimate(values: Tensor, n: int) -> Metric:
+    """A number with its 95 % interval from ``values [1 + resamples]``; resamples without one (0 / 0) are left out."""
+    drawn = values[1:][values[1:].isfinite()].double()
+    low, high = (float(torch.quantile(drawn, q)) if len(drawn) else float("nan") for q in (0.025, 0.975))
+    return Metric(float(values[0]), low, high, n)
 
 
 def by_window(values: Tensor, window: Tensor, windows: int) -> Tensor:

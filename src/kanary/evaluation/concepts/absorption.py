@@ -42,12 +42,12 @@ from kanary.evaluation.concepts.probing import (
     Probe,
     best_units,
     entries_at,
-    estimate,
     fit_probes,
     mean_differences,
     mean_over,
 )
 from kanary.evaluation.result import Metric
+from kanary.evaluation.sums import estimate
 from kanary.sae import SAE, SparseCodes
 
 MAIN = 10

@@ -18,7 +18,7 @@ from kanary.activations.pool import generator
 from kanary.evaluation.concepts.sample import Sample
 from kanary.evaluation.concepts.units import SLOTS, Entries, SparseUnits, Truth, Units, cut, pieces, unit_scores
 from kanary.evaluation.result import Metric
-from kanary.evaluation.sums import GROUPS, RESAMPLES, bootstrap
+from kanary.evaluation.sums import GROUPS, RESAMPLES, bootstrap, estimate
 from kanary.text.labelled.concepts import find_concept
 
 FEWEST_TOKENS = 50
@@ -180,14 +180,14 @@ def judge(selection: Units, test: Units, halves: tuple[Half, Half]) -> Judged:
             Found(
                 unit,
                 sign,
-                metric(auroc, n),
-                metric(sibling, int((positive | seen.siblings[:, i]).sum()) if enough else 0),
+                estimate(auroc, n),
+                estimate(sibling, int((positive | seen.siblings[:, i]).sum()) if enough else 0),
                 f1_unit,
                 f1_sign,
                 threshold,
-                metric(2 * hits / (claims + held), n),
-                metric(hits / claims, n),
-                metric(hits / held, n),
+                estimate(2 * hits / (claims + held), n),
+                estimate(hits / claims, n),
+                estimate(hits / held, n),
                 int(positive.sum()),
                 len(seen.documents[positive].unique()),
             )
@@ -199,13 +199,6 @@ def judge(selection: Units, test: Units, halves: tuple[Half, Half]) -> Judged:
 
 NONE = torch.full((1,), math.nan, dtype=torch.float64)
 """A number that does not exist."""
-
-
-def metric(resampled: Tensor, n: int) -> Metric:
-    """From a number and its resamples ``[1 + resamples]``; those that do not exist (0 / 0) are left out."""
-    drawn = resampled[1:][resampled[1:].isfinite()]
-    low, high = (float(torch.quantile(drawn, q)) if len(drawn) else math.nan for q in (0.025, 0.975))
-    return Metric(float(resampled[0]), low, high, n)
 
 
 def auroc(positive: Tensor, negative: Tensor) -> float:
@@ -272,7 +265,7 @@ def judge_graded(selection: Units, test: Units, halves: tuple[Half, Half]) -> tu
         v, y = v - v.mean(), y - y.mean()
         r = _pearson(*halves[1].sums(given, torch.ones_like(v), v, y, v * v, y * y, v * y).unbind(1))
         resampled.append(r[:, None])
-        found.append(FoundGraded(unit, metric(r if bool(v.any()) else torch.zeros_like(NONE), len(y))))
+        found.append(FoundGraded(unit, estimate(r if bool(v.any()) else torch.zeros_like(NONE), len(y))))
     return found, torch.cat(resampled, 1)
 
 
@@ -358,4 +351,4 @@ def _mean_over(values: Tensor, seed: int) -> Metric:
     if n > 1:
         draw = generator("bootstrap of latents", seed)
         means += [values[torch.randint(n, (n,), generator=draw)].mean() for _ in range(RESAMPLES)]
-    return metric(torch.stack(means), n)
+    return estimate(torch.stack(means), n)

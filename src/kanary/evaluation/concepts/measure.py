@@ -18,14 +18,13 @@ from kanary.evaluation.concepts.best import (
     Half,
     judge,
     judge_graded,
-    metric,
     monosemanticity,
 )
 from kanary.evaluation.concepts.sample import Sample
 from kanary.evaluation.concepts.units import DenseUnits, SparseUnits, Units
 from kanary.evaluation.result import Metric
 from kanary.evaluation.standin import PCA, Spliced, StandIn
-from kanary.evaluation.sums import FEWEST
+from kanary.evaluation.sums import FEWEST, estimate
 from kanary.sae import SAE, SparseCodes
 from kanary.sae.parts import TILE
 
@@ -231,10 +230,10 @@ def _row(
     if isinstance(first, SparseUnits) and isinstance(second, SparseUnits):
         pure = monosemanticity(first, second, halves)
     summary = {
-        "mean_auroc": metric(judged.auroc.nanmean(1), len(concepts)),
-        "mean_f1": metric(judged.f1.nanmean(1), len(concepts)),
-        "recall_at_0.9": metric(_share_at_least(judged.auroc, 0.9), len(concepts)),
-        "mean_graded_r": metric(r.abs().mean(1) if graded else NONE, len(graded)),
+        "mean_auroc": estimate(judged.auroc.nanmean(1), len(concepts)),
+        "mean_f1": estimate(judged.f1.nanmean(1), len(concepts)),
+        "recall_at_0.9": estimate(_share_at_least(judged.auroc, 0.9), len(concepts)),
+        "mean_graded_r": estimate(r.abs().mean(1) if graded else NONE, len(graded)),
         "monosemanticity": pure,
     }
     return Row(site, dict(zip(concepts, judged.found, strict=True)), dict(zip(graded, by_value, strict=True)), summary)
