@@ -125,7 +125,7 @@ def test_kinds_that_form_no_grid_share_a_stream_and_their_folder_says_how(
     assert len(run.metrics["saes"]) == 3
     assert grid(yaml.safe_load((run.folder / "config.yaml").read_text())) == configs
     library.train(**small(tiny_llama, text, out=tmp_path / "alone", tokens=20 * 64), quiet=True)
-    among = {key.split(": ")[1]: t for key, t in weights(run).items() if key.startswith("topk-")}
+    among = {key.split(": ")[1]: t for key, t in weights(run).items() if key.startswith("topk")}
     assert_same(among, {key.split(": ")[1]: t for key, t in weights(tmp_path / "alone").items()})
 
 
