@@ -1,7 +1,9 @@
 """The model that comes with Kanary, and ``kanary demo``, which shows the whole path on it."""
 
+import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kanary.errors import KanaryError
 from kanary.evaluation.concepts.measure import concept_scores
 from kanary.evaluation.concepts.sample import sample
 from kanary.evaluation.standin import PCA
+from kanary.jobs import _lasting
 from kanary.lm import load
 from kanary.text import Windows, check_text, open_text
 from runs import kanary
@@ -45,8 +48,14 @@ def test_a_folder_called_bundled_is_reached_by_its_path(tmp_path: Path, monkeypa
     (tmp_path / "bundled").mkdir()
     monkeypatch.chdir(tmp_path)
     assert library.load_model("bundled", device="cpu").name == "bundled"
-    with pytest.raises(KanaryError, match=r"not a model: it has no config\.json"):
-        library.load_model("./bundled")
+    for name in ("./bundled", Path("bundled")):
+        with pytest.raises(KanaryError, match=r"not a model: it has no config\.json"):
+            library.load_model(name)
+    shutil.copytree(FOLDER, tmp_path / "bundled", dirs_exist_ok=True)
+    assert library.load_model("./bundled", device="cpu").name == str(tmp_path / "bundled")
+    (tmp_path / "labelled").mkdir()
+    assert (_lasting("bundled"), _lasting("labelled@3")) == ("bundled", "labelled@3")
+    assert _lasting("./bundled") == str(tmp_path / "bundled")
 
 
 def test_an_installation_without_the_model_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,10 +75,16 @@ def test_the_demo_trains_judges_and_names_latents(tmp_path: Path, monkeypatch: p
     answer = kanary("demo", "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
     truth = json.loads((tmp_path / "run" / "metrics.json").read_text())["concepts"]
-    named = [
-        line for line in answer.out.splitlines() if re.match(r"  [a-z]+\.\w+ +latent \d+ +\S+ / \S+ +latent \d+ ", line)
-    ]
+    named = [line for line in answer.out.splitlines() if re.match(r"  [a-z]+\.\w+ ( +\S+ \(−?\d+\)){8}$", line)]
     assert named
+    with (tmp_path / "run" / "concepts.csv").open(newline="") as file:
+        table = {(row["name"], row["concept"]): row for row in csv.DictReader(file)}
+    for line in named:
+        concept, auroc, unit, f1, f1_unit = line.split()[:5]
+        row = table["jumprelu", concept]
+        assert (unit, f1_unit) == (f"({row['unit']})", f"({row['f1_unit']})")
+        assert abs(float(auroc) - float(row["auroc"])) < 6e-4
+        assert abs(float(f1) - float(row["f1"])) < 6e-4
     assert {line.split()[0] for line in named} == set(module.SHOWN) & set(truth["measurable"])
     shuffled = re.search(r"shuffled labels \(topk\) +mean AUROC (\.\d+)", answer.out)
     assert shuffled

@@ -65,6 +65,8 @@ how healthy (dead and dense latents), what each latent does to the logits, and w
 could: prompts with known next tokens, with and without the SAE. Every number has its interval and stands beside controls:
 the identity, a PCA of as many components, the same SAE untrained, random directions.
 
+**What latents mean**, where the text is the labelled corpus: the best latent for every concept, beside neurons and controls.
+
 **What is written**, into RUN or --out: report.html (opens anywhere, offline), metrics.json, and tables as CSV.
 
 **Comparable with others.** --like saebench or --like saelens samples as they do and also writes their JSON.
@@ -248,7 +250,8 @@ def evaluate(
 
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default runs/demo.", metavar="RUN", show_default=False)
+        Path | None,
+        typer.Option(help="Run folder; by default runs/demo, runs/demo-2 …", metavar="RUN", show_default=False),
     ] = None,
 ) -> None:
     from kanary.demo import demo, lines

@@ -1,6 +1,8 @@
 """``kanary demo``: the whole path in two minutes, on the model and the text that come with Kanary."""
 
+import math
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,33 +89,29 @@ def lines(found: Demo) -> Iterator[str]:
     yield ""
     yield (
         "Concepts that were found. Each latent and neuron was chosen on one half of "
-        f"{truth.concepts.tokens:,} tokens; AUROC (1 = perfect, .5 = chance) and F1 are those of the other half."
+        f"{truth.concepts.tokens:,} tokens; AUROC (1 = perfect, .5 = chance) and F1 are those of the other half, each with the "
+        "number of the best latent, neuron or direction (− where it is smaller when the concept holds)."
     )
     yield from _table(truth, list(evaluation.saes), shown)
     yield ""
     yield from _over_all(truth, list(evaluation.saes))
     yield ""
     yield f"It took {found.seconds:.0f} seconds. What to do next:"
-    folder = evaluation.folder
+    folder = shlex.quote(str(evaluation.folder))
     yield f"  open {folder}/report.html                what every number means, beside its controls"
     yield f"  kanary check {folder}                    is anything silently wrong?"
-    yield f"  kanary compare {folder}                  which kind is better at the same sparsity?"
+    yield f"  kanary info {folder}                     what the folder holds"
     yield "  kanary train --model YOURS --site resid_post.8 --text YOURS.parquet     your own model and text"
 
 
 def _table(truth: GroundTruth, saes: list[str], concepts: list[str]) -> Iterator[str]:
     site = truth.concepts.rows[saes[0]].site
     neurons, directions = (truth.concepts.rows[f"{what} at {site}"] for what in ("neurons", "random directions"))
-    header = [f"{f'{name}: AUROC / F1':>28}" for name in saes] + [f"{'best neuron':>22}", f"{'random direction':>20}"]
-    yield f"  {'concept':<20}" + "".join(header)
+    rows = [*(truth.concepts.rows[name] for name in saes), neurons, directions]
+    titles = [*(f"{name}: latents" for name in saes), "neurons", "random directions"]
+    yield f"  {'concept':<20}" + "".join(f"{title:>26}" for title in titles)
     for concept in concepts:
-        cells = []
-        for name in saes:
-            best = truth.concepts.rows[name].found[concept]
-            cells.append(f"{f'latent {best.unit}':>16} {_scores(best):>11}")
-        neuron, direction = neurons.found[concept], directions.found[concept]
-        cells += [f"{f'{neuron.unit}':>10} {_scores(neuron):>11}", f"{_scores(direction):>20}"]
-        yield f"  {concept:<20}" + "".join(cells)
+        yield f"  {concept:<20}" + "".join(f"{_scores(row.found[concept]):>26}" for row in rows)
 
 
 def _over_all(truth: GroundTruth, saes: list[str]) -> Iterator[str]:
@@ -129,8 +127,13 @@ def _over_all(truth: GroundTruth, saes: list[str]) -> Iterator[str]:
 
 
 def _scores(found: Found) -> str:
-    return f"{_score(found.auroc.value)} / {_score(found.f1.value)}"
+    """AUROC and F1, each with its best unit; a minus before a unit that is smaller where the concept holds."""
+    units = (
+        f"{'−' if sign < 0 else ''}{unit}" for unit, sign in ((found.unit, found.sign), (found.f1_unit, found.f1_sign))
+    )
+    scores = (_score(found.auroc.value), _score(found.f1.value))
+    return "  ".join(f"{score} ({unit})" for score, unit in zip(scores, units, strict=True))
 
 
 def _score(value: float) -> str:
-    return f"{value:.3f}".lstrip("0") if value < 1 else "1.00"
+    return f"{value:.3f}".removeprefix("0") if math.isfinite(value) else "–"

@@ -22,8 +22,10 @@ from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Evaluation, flat, plain
 from kanary.files import exclusive, write_json, write_text
 from kanary.lm import LanguageModel, load_model, trace
+from kanary.lm.load import BUNDLED
 from kanary.sae import SAE
 from kanary.text import TextSource, TokenBatch, Windows, check_text, open_text
+from kanary.text.labelled.reader import labelled_text
 from kanary.text.windows import Part
 from kanary.training import checkpoint
 from kanary.training.config import TrainConfig, grid, names, replaced, shared_values
@@ -173,6 +175,8 @@ def open_inputs(
 
 def _lasting(name: str) -> str:
     """A name that means the same in every folder."""
+    if name == BUNDLED or labelled_text(name) is not None:  # also where a file of that name lies in this folder
+        return name
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +112,10 @@ def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation
         found, controls = numbers(inputs.lm, inputs.text, inputs.saes, sampling, show=show)
     concepts = None
     if config.concept_tokens and isinstance(inputs.text.readers[0], LabelledText):
-        concepts = _concepts(inputs, controls, sampling, config.concept_tokens, quiet)
+        try:
+            concepts = _concepts(inputs, controls, sampling, config.concept_tokens, quiet)
+        except KanaryError as error:  # what was measured is worth more than what is missing
+            print(f"No concepts were looked for (--concept-tokens {config.concept_tokens}): {error}", file=sys.stderr)
     controls = {name: row for name, row in controls.items() if not name.startswith("untrained")}  # not worth a test
     total = sum(sae.d_sae for sae in inputs.saes.values())
     with bar("reading the weights", total, "latents", quiet) as show:

@@ -40,7 +40,7 @@ def load_model(
     if dtype != "auto" and dtype not in DTYPES:
         raise KanaryError(f"Unknown dtype {dtype!r}. {nearest(dtype, ['auto', *DTYPES])}")
     target = _device(device)
-    where, remote = (str(_bundled()), False) if str(name).strip() == BUNDLED else locate(name, "model")
+    where, remote = (str(_bundled()), False) if name == BUNDLED else locate(name, "model")
     if not remote and not (Path(where) / "config.json").is_file():
         raise KanaryError(f"{where} is not a model: it has no config.json. Give the folder that holds it.")
     model, tokenizer, report = _read(where, remote, revision, DTYPES.get(dtype, dtype))
@@ -77,7 +77,7 @@ def locate(name: str | Path, what: str) -> tuple[str, bool]:
         raise KanaryError(f"No {what} was given: the name is empty.")
     path = Path(text).expanduser()
     if path.exists():
-        return str(path), False
+        return str(path.resolve() if str(path) == BUNDLED else path), False  # a folder's name is not the model's
     parts = text.split("/")
     if isinstance(name, Path) or text[0] in "./~" or len(parts) > 2 or "\\" in text or " " in text:
         raise KanaryError(f"There is no {what} at {text!r}: the path does not exist (looked in {Path.cwd()}).")

@@ -55,7 +55,9 @@ class GroundTruth:
             "tokens": self.concepts.tokens,
             "documents": self.concepts.documents,
             "measurable": list(self.concepts.measurable),
-            "too_rare": {**self.concepts.too_rare, **self.concepts.graded_too_rare},
+            "too_rare": dict(self.concepts.too_rare),
+            "graded": list(self.concepts.graded),
+            "graded_too_rare": dict(self.concepts.graded_too_rare),
             "rows": {row: plain({"": self.summary(row)})[""] for row in self.rows},
         }
 

@@ -8,12 +8,10 @@ from kanary.evaluation.concepts.best import Found
 from kanary.evaluation.concepts.ground_truth import GroundTruth
 from kanary.evaluation.concepts.measure import shuffled_name
 from kanary.evaluation.pages.glossary import CONCEPTS
-from kanary.evaluation.pages.pictures import controls_of, interval, short
-from kanary.evaluation.result import Evaluation, Metric
+from kanary.evaluation.pages.pictures import NOTHING, controls_of, interval, short
+from kanary.evaluation.result import Evaluation
 from kanary.scales import number
 from kanary.text.labelled import find_concept
-
-NOTHING = Metric(math.nan, math.nan, math.nan, 0)
 
 
 class Row(NamedTuple):
