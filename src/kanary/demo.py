@@ -4,7 +4,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from kanary.evaluation.concepts.best import Found
 from kanary.evaluation.concepts.ground_truth import GroundTruth
 from kanary.evaluation.concepts.measure import shuffled_name
 from kanary.evaluation.evaluate import evaluate
-from kanary.evaluation.result import Evaluation
+from kanary.evaluation.result import Evaluation, flat
 from kanary.jobs import free_folder, train
 from kanary.lm.load import BUNDLED
 
@@ -94,7 +94,7 @@ def lines(found: Demo) -> Iterator[str]:
     )
     yield from _table(truth, list(evaluation.saes), shown)
     yield ""
-    yield from _over_all(truth, list(evaluation.saes))
+    yield from _over_all(truth, {name: flat(row)["l0"].value for name, row in evaluation.saes.items()})
     yield ""
     yield f"It took {found.seconds:.0f} seconds. What to do next:"
     folder = shlex.quote(str(evaluation.folder))
@@ -114,7 +114,9 @@ def _table(truth: GroundTruth, saes: list[str], concepts: list[str]) -> Iterator
         yield f"  {concept:<20}" + "".join(f"{_scores(row.found[concept]):>26}" for row in rows)
 
 
-def _over_all(truth: GroundTruth, saes: list[str]) -> Iterator[str]:
+def _over_all(truth: GroundTruth, l0: Mapping[str, float]) -> Iterator[str]:
+    """A line for each SAE, with its ``l0``, without which the kinds cannot be held against one another, and each control."""
+    saes = list(l0)
     site = truth.concepts.rows[saes[0]].site
     rows = [*saes, *(name for name in truth.concepts.rows if " twin of " in name), f"neurons at {site}"]
     rows += [f"random directions at {site}", *map(shuffled_name, saes)]
@@ -123,7 +125,8 @@ def _over_all(truth: GroundTruth, saes: list[str]) -> Iterator[str]:
         summary = truth.concepts.rows[row].summary
         auroc, f1 = summary["mean_auroc"], summary["mean_f1"]
         span = f"({_score(auroc.low)} to {_score(auroc.high)})"
-        yield f"  {row:<36} mean AUROC {_score(auroc.value)} {span:<16} mean F1 {_score(f1.value)}"
+        name = f"{row} (L0 {l0[row]:.1f})" if row in l0 else row
+        yield f"  {name:<36} mean AUROC {_score(auroc.value)} {span:<16} mean F1 {_score(f1.value)}"
 
 
 def _scores(found: Found) -> str:
