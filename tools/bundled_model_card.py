@@ -118,7 +118,7 @@ tried without a download, and what a sparse autoencoder finds can be held agains
 
 def how_it_was_trained(lm: LanguageModel, log: list[Line], half: list[Line]) -> str:
     last = log[-1]
-    practice = " and ".join(recipe.PRACTICE)
+    practice = " and ".join(recipe.STAGES[-1].practice)
     curve = "\n".join(f"| {line['tokens']:,} | {line['held_out_loss']:.4f} |" for line in thinned(log))
     how = f"""By `tools/train_bundled_model.py`, from random weights, on {last["tokens"]:,} tokens in
 {last["step"]:,} steps, which took

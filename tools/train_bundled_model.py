@@ -1,15 +1,15 @@
 """Trains the small Llama that comes with Kanary on the labelled corpus, and its tokenizer.
 
-    python tools/train_bundled_model.py --out build/half --tokens 10M
-    python tools/train_bundled_model.py --out build/bundled --tokens 20M --from build/half
+    python tools/train_bundled_model.py --out build/bundled
 
 The tokenizer is a byte-level BPE made from the first documents of the corpus. The model reads windows of packed documents,
 each document opened by BOS. Every hundred steps the state is saved; the same command goes on where it stopped. At the end
 OUT holds a Hugging Face folder (bf16 safetensors) and ``log.jsonl``.
 
-The learning rate is level until the last part of a run, in which it falls to zero, and the state at that point is kept
-(``trunk.safetensors``). A longer run can start there, ``--from``, as if it had been trained from its beginning: what twice
-the tokens are worth then costs little more than the longer run alone.
+The training has stages (:data:`STAGES`). High rates teach grammar and words fast, but no attention head learns to copy as long
+as they last: names, sums and agreement come when the rate falls. What must be remembered over a hundred tokens, and the
+lies about it, come last, from a second rise of the rate with more such text, in which answers weigh more than other words.
+``--tokens`` makes all stages shorter or longer.
 """
 
 import argparse
@@ -17,9 +17,9 @@ import functools
 import json
 import math
 import random
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,14 @@ from torch import Tensor
 
 from kanary.config import parse_count
 from kanary.files import read_tensors, write_tensors
-from kanary.text.labelled import labelled
+from kanary.text.labelled import Record, labelled
 
 VOCABULARY = 3072
 TOKENIZER_DOCUMENTS = 60_000
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}  # ids 0, 1, 2
 WINDOW, BATCH = 256, 32  # tokens per window, windows per step
 LONG_EVERY = 4  # one step in four reads windows of twice the length, half as many
-PRACTICE = (
-    "arithmetic",
-    "honesty",
-)  # a fifth of the documents are extra ones of these, whose steps are harder to learn
+CHUNK = 256  # documents read at a time
 HELD_OUT = 20  # documents with id % 20 == 19 are never trained on, as in every Kanary run
 SHAPE = {
     "hidden_size": 256,
@@ -49,32 +46,48 @@ SHAPE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-MUON_LR, ADAM_LR, WARMUP, DECAY = 0.02, 3e-3, 100, 0.3  # steps; share of training in which the rates fall to zero
+WARMUP = 100  # steps
+ADAM_SHARE = 0.19  # of Muon's rate
+STEP = WINDOW * BATCH  # tokens
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training.
+
+    Attributes:
+        until: tokens at which it ends.
+        rates: of Muon, at its beginning and its end, and linearly between.
+        practice: eighths of as many documents as are read anyway that are read besides, by family.
+        answers: how much a token counts in the loss that answers one of the corpus's questions; others count 1.
+    """
+
+    until: int
+    rates: tuple[float, float]
+    practice: dict[str, int]
+    answers: float = 1.0
+
+
+SOME, MORE = {"arithmetic": 1, "honesty": 1}, {"arithmetic": 1, "honesty": 6}
+STAGES = (
+    Stage(6_594_560, (0.02, 0.02), SOME),
+    Stage(9_420_800, (0.02, 0.0), SOME),
+    Stage(29_081_600, (0.008, 0.0025), {"arithmetic": 2, "honesty": 2}),
+    Stage(36_454_400, (0.0042, 0.0027), {"arithmetic": 1, "honesty": 3}),
+    Stage(46_284_800, (0.006, 0.0032), MORE, answers=8.0),
+    Stage(65_945_600, (0.0058, 0.0), MORE, answers=8.0),
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokens", type=parse_count, default=parse_count("30M"))
-    parser.add_argument("--from", dest="trunk", type=Path, help="the OUT of a shorter run to go on from")
+    parser.add_argument("--tokens", type=parse_count, default=STAGES[-1].until)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.trunk and not (args.out / "log.jsonl").exists():
-        branch(args.trunk, args.out)
     tokenizer = load_or_train_tokenizer(args.out)
-    train(args.out, tokenizer, args.tokens // (WINDOW * BATCH), torch.device(args.device))
-
-
-def branch(shorter: Path, out: Path) -> None:
-    """Makes ``out`` what a longer run would have been where ``shorter`` let its learning rate fall."""
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(shorter / name, out / name)
-    shutil.copy(shorter / "trunk.safetensors", out / "state.safetensors")
-    with safe_open(shorter / "trunk.safetensors", "pt") as file:
-        step = json.loads(file.metadata()["place"])[0]
-    lines = (shorter / "log.jsonl").read_text().splitlines(keepends=True)
-    (out / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+    train(args.out, tokenizer, args.tokens // STEP, torch.device(args.device))
 
 
 def load_or_train_tokenizer(out: Path) -> Any:
@@ -99,24 +112,39 @@ def load_or_train_tokenizer(out: Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(out)
 
 
-def windows(tokenizer: Any, start: int, held_out: bool = False) -> Iterator[tuple[Tensor, int]]:
-    """``[BATCH, WINDOW]`` token ids and the id of the next document; every document opened by BOS, none left out.
+def windows(
+    tokenizer: Any, start: int, stage: Callable[[], Stage] | None = None
+) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """(``[BATCH, WINDOW]`` token ids, what each counts in the loss, the id of the next document).
 
-    Held-out batches are of the corpus as it is, the others have :data:`PRACTICE` mixed in.
+    Every document is opened by BOS and none left out. Without a stage, batches are of held-out documents, all tokens alike.
     """
-    buffer: list[int] = []
-    records, practice = labelled(start=start), labelled(families=PRACTICE, start=start)
+    ids: list[int] = []
+    weights: list[float] = []
+    records = labelled(start=start)
+    extra = {family: labelled(families=(family,), start=start) for family in ("arithmetic", "honesty")}
     while True:
-        chunk, extra = list(islice(records, 256)), list(islice(practice, 256))
-        texts = [r.text for r in chunk if (r.id % HELD_OUT == HELD_OUT - 1) == held_out]
-        if not held_out:
-            texts += [r.text for r in extra if r.id % 4 == 0]
-            random.Random(chunk[0].id).shuffle(texts)
-        for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-            buffer += [tokenizer.bos_token_id, *ids]
-        while len(buffer) >= BATCH * WINDOW:
-            yield torch.tensor(buffer[: BATCH * WINDOW]).view(BATCH, WINDOW), chunk[-1].id + 1
-            del buffer[: BATCH * WINDOW]
+        chunk = list(islice(records, CHUNK))
+        documents = [r for r in chunk if (r.id % HELD_OUT == HELD_OUT - 1) == (stage is None)]
+        if stage is not None:
+            for family, eighths in stage().practice.items():
+                more = [r for r in islice(extra[family], CHUNK) if r.id % HELD_OUT != HELD_OUT - 1]
+                documents += more[: CHUNK * eighths // 8]
+            random.Random(chunk[0].id).shuffle(documents)
+        coded = tokenizer([r.text for r in documents], add_special_tokens=False, return_offsets_mapping=True)
+        for record, own, offsets in zip(documents, coded["input_ids"], coded["offset_mapping"], strict=True):
+            ids += [tokenizer.bos_token_id, *own]
+            weights += [1.0, *answer_weights(record, offsets, stage().answers if stage else 1.0)]
+        while len(ids) >= STEP:
+            first, counts = torch.tensor(ids[:STEP]), torch.tensor(weights[:STEP])
+            yield first.view(BATCH, WINDOW), counts.view(BATCH, WINDOW), chunk[-1].id + 1
+            del ids[:STEP], weights[:STEP]
+
+
+def answer_weights(record: Record, offsets: list[tuple[int, int]], weight: float) -> list[float]:
+    """``weight`` for every token at ``offsets`` that holds part of an answer, 1 for the others."""
+    answers = [(q.end, q.end + len(q.answer)) for q in record.questions]
+    return [weight if any(a < end and start < b for a, b in answers) else 1.0 for start, end in offsets]
 
 
 def new_model(tokenizer: Any) -> Any:
@@ -142,19 +170,21 @@ def optimizers(model: Any) -> list[torch.optim.Optimizer]:
     ]
     others = [p for p in model.parameters() if not any(p is q for q in inside)]
     return [
-        torch.optim.Muon(inside, lr=MUON_LR, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.Muon(inside, lr=STAGES[0].rates[0], momentum=0.95, weight_decay=0.1),
+        torch.optim.AdamW(others, lr=ADAM_SHARE * STAGES[0].rates[0], betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the peak rates: up, level, and down to zero at the end."""
-    return min(1.0, (step + 1) / WARMUP, (steps - step) / (steps - falls_from(steps)))
-
-
-def falls_from(steps: int) -> int:
-    """The step from which the rates fall."""
-    return steps - max(1, round(DECAY * steps))
+def stage_at(tokens: int, scale: float) -> tuple[Stage, float]:
+    """The stage that is on after ``tokens`` in a training ``scale`` times as long as the usual one, and Muon's rate there."""
+    began = 0.0
+    for stage in STAGES:
+        end = stage.until * scale
+        if tokens < end or stage is STAGES[-1]:
+            share = min(1.0, (tokens - began) / (end - began))
+            return stage, stage.rates[0] + (stage.rates[1] - stage.rates[0]) * share
+        began = end
+    raise AssertionError
 
 
 def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
@@ -162,35 +192,35 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
     steppers = optimizers(model)
     state, log = out / "state.safetensors", out / "log.jsonl"
     step, document, seconds = restore(state, model, steppers)
-    stream = windows(tokenizer, document)
-    held_out = [batch for batch, _ in islice(windows(tokenizer, 0, held_out=True), 8)]
+    scale = steps * STEP / STAGES[-1].until
+    stream = windows(tokenizer, document, lambda: stage_at(step * STEP, scale)[0])
+    held_out = list(islice(windows(tokenizer, 0), 8))
     loss_of = torch.compile(functools.partial(next_token_loss, model))
     began = time.monotonic()
     while step < steps:
-        batch, document = next(stream)
+        batch, weights, document = next(stream)
         if step % LONG_EVERY == 0:
-            batch = batch.view(BATCH // 2, 2 * WINDOW)
-        loss = loss_of(batch.to(device))
+            batch, weights = (part.view(BATCH // 2, 2 * WINDOW) for part in (batch, weights))
+        loss = loss_of(batch.to(device), weights.to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for stepper, peak in zip(steppers, (MUON_LR, ADAM_LR), strict=True):
+        rate = stage_at(step * STEP, scale)[1] * min(1.0, (step + 1) / WARMUP)
+        for stepper, share in zip(steppers, (1.0, ADAM_SHARE), strict=True):
             for group in stepper.param_groups:
-                group["lr"] = peak * rate(step, steps)
+                group["lr"] = rate * share
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         step += 1
         spent = seconds + time.monotonic() - began
         if step % 50 == 0 or step == steps:
-            line = {"step": step, "tokens": step * WINDOW * BATCH, "loss": loss.item(), "seconds": round(spent)}
+            line = {"step": step, "tokens": step * STEP, "loss": loss.item(), "seconds": round(spent)}
             if step % 250 == 0 or step == steps:
                 with torch.no_grad():
-                    losses = [loss_of(batch.to(device)).item() for batch in held_out]
+                    losses = [loss_of(batch.to(device), weights.to(device)).item() for batch, weights, _ in held_out]
                 line["held_out_loss"] = math.fsum(losses) / len(losses)
             with log.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
-        if step == falls_from(steps):
-            save(out / "trunk.safetensors", model, steppers, step, document, spent)
         if step % 100 == 0:
             save(state, model, steppers, step, document, spent)
     model.to(torch.bfloat16).save_pretrained(out)
@@ -199,11 +229,13 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
     state.unlink(missing_ok=True)
 
 
-def next_token_loss(model: Any, batch: Tensor) -> Tensor:
-    """Nats per token of ``[windows, tokens]``."""
+def next_token_loss(model: Any, batch: Tensor, weights: Tensor) -> Tensor:
+    """Nats per token of ``[windows, tokens]``, a weighted mean."""
     with torch.autocast(batch.device.type, dtype=torch.bfloat16):
         logits = model(batch[:, :-1]).logits
-    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+    wanted, counts = batch[:, 1:].flatten(), weights[:, 1:].flatten()
+    losses = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="none")
+    return (losses * counts).sum() / counts.sum()
 
 
 def save(path: Path, model: Any, steppers: list[Any], step: int, document: int, seconds: float) -> None:

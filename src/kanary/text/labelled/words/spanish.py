@@ -296,7 +296,7 @@ _LIFE = (
     (
         """
         Allí vive también {pet}.
-        Los niños del barrio tienen {pet} y lo cuidan entre todos.
+        Los niños del barrio cuidan entre todos a {pet}.
         En el patio duerme {pet}.
         """,
         60,
