@@ -1,5 +1,13 @@
 """The few operations that decide the speed of an SAE; callers never ask which device runs them."""
 
-from kanary.kernels.sparse import Pattern, linear_at, score_at, sparse_decode
+from kanary.kernels.sparse import (
+    Pattern,
+    linear_at,
+    product_at,
+    score_at,
+    sparse_decode,
+    transposed_product,
+    weigh_rows,
+)
 
-__all__ = ["Pattern", "linear_at", "score_at", "sparse_decode"]
+__all__ = ["Pattern", "linear_at", "product_at", "score_at", "sparse_decode", "transposed_product", "weigh_rows"]

@@ -1,7 +1,7 @@
 """The SAE: encoder, sparsifier, decoder, and the standardisation they were trained in."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kanary.sae.parts import (
     import_parts,
     make_part,
 )
+from kanary.sae.readable import LatentFunction, functions
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,14 @@ class SAE(nn.Module):
         z = self.decoder(codes.values, codes.pattern)
         return self.restore(z).reshape(*codes.shape, self.d_model)
 
+    def contribution(self, latents: Tensor, values: Tensor) -> Tensor:
+        """What ``latents [m]`` add to raw activations at codes ``values [m]``: ``[m, d_model]``, 0 at a code of 0.
+
+        A direction times the code where decoders are linear, a point on the latent's curve where they are not: what
+        steering follows, from the contribution at one code to that at another.
+        """
+        return self.decoder.contribution(latents, values) / self.scale
+
     def forward(self, x: Tensor, special: Tensor | None = None) -> Tensor:
         """The reconstruction of ``x [..., d_model]``; where ``special [...]`` is true, ``x`` itself."""
         x_hat = self.decode(self.encode(x, special)).to(x.dtype)
@@ -144,7 +153,15 @@ class SAE(nn.Module):
 
     def all_active(self, z: Tensor) -> Active:
         """Every pre-activation of ``z``, with gradients, for tokens x d_sae x 4 bytes of memory."""
-        return Active(self.encoder.everything(z, self.decoder.b_dec), None, z)
+        return Active(self.encoder.everything(z, self.decoder.b_dec, self.sparsifier), None, z)
+
+    def splines(self, latents: int | Sequence[int] | Tensor | None = None) -> list[LatentFunction]:
+        """The learned functions of one latent, of some or of all (None), the encoder's first, on their grids.
+
+        Raises:
+            KanaryError: no part has functions of single latents (those that have are named), or there is no such latent.
+        """
+        return functions(self, latents)
 
     def remember(self, **facts: Any) -> None:
         """Adds to what the SAE knows of its training (``config.trained_on``), which is saved with it."""

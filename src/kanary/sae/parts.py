@@ -48,6 +48,17 @@ class Part(nn.Module):
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, **to_mapping(self.options)}
 
+    def before_step(self, step: int, steps: int) -> None:
+        """Called before every training step; schedules live here."""
+
+    def paces(self, step: int, steps: int) -> dict[str, float]:
+        """Share of the learning rate at which some parameters learn, by name; those not named learn at all of it."""
+        return {}
+
+    @torch.no_grad()
+    def observe(self, active: "Active", values: Tensor) -> None:
+        """Called in every training step with a batch's entries and their codes ``values``; grids learn their range here."""
+
 
 class Encoder(Part):
     """Activations to pre-activations."""
@@ -56,7 +67,7 @@ class Encoder(Part):
         """``x [tokens, d_model]`` -> ``[tokens, d_sae]``, or only the columns ``latents [m]`` -> ``[tokens, m]``."""
         raise NotImplementedError
 
-    def everything(self, x: Tensor, shift: Tensor) -> Tensor:
+    def everything(self, x: Tensor, shift: Tensor, sparsifier: "Sparsifier") -> Tensor:
         """All pre-activations of ``x [tokens, d_model]`` less ``shift [d_model]``, with gradients for both."""
         pre: Tensor = self(x - shift)
         return pre
@@ -114,10 +125,26 @@ class Decoder(Part):
         norms: Tensor = self.W_dec.norm(dim=1)
         return norms
 
+    def lengths(self, active: "Active", values: Tensor) -> Tensor:
+        """How long a vector each entry adds: shaped like ``values``, differentiable; what L1 penalties weigh."""
+        norms = self.norms()
+        return values.abs() * (norms if active.pattern is None else norms.index_select(0, active.pattern.latents))
+
+    def contribution(self, latents: Tensor, values: Tensor) -> Tensor:
+        """What ``latents [m]`` add at codes ``values [m]``: ``[m, d_model]``, standardised; 0 at a code of 0."""
+        pattern = Pattern(latents, torch.arange(len(latents) + 1, device=latents.device), self.d_sae)
+        added: Tensor = self(values, pattern) - self.b_dec
+        return added
+
     @torch.no_grad()
     def begin(self, directions: Tensor) -> None:
         """Starts from unit ``directions [d_sae, d_model]``."""
         self.W_dec.copy_(directions)
+
+    @torch.no_grad()
+    def reset(self, latents: Tensor, directions: Tensor) -> None:
+        """Gives ``latents [m]`` a fresh start that adds unit ``directions [m, d_model]`` (resampling)."""
+        self.W_dec[latents] = directions
 
     @torch.no_grad()
     def normalise(self) -> None:
@@ -173,9 +200,6 @@ class Sparsifier(Part):
     def start(self) -> tuple[float, float] | None:
         """(L0, cutoff): how many latents should pass ``cutoff`` per token before the first step; None: as they come."""
         return None
-
-    def before_step(self, step: int, steps: int) -> None:
-        """Called before every training step; schedules live here."""
 
     def after_step(self, l0: float, smallest: float) -> None:
         """Called after every training step with the batch's mean L0 and its smallest code that is not zero."""

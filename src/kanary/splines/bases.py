@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kanary.errors import KanaryError, nearest
-from kanary.splines.basis import Basis, Spot
+from kanary.splines.basis import Basis, Spot, pick
 
 # exp(-FAR) is below what float64 can add to 1; smaller numbers would become denormal, with which a CPU is 15 times slower
 FAR = 40.0
@@ -49,8 +49,8 @@ class BSpline(Basis):
         if piece is None:
             piece = self._bisect(values, flat, start)
         at = piece + start
-        left = _pick(flat, at)
-        scale = 1 / (_pick(flat, at + 1) - left)
+        left = pick(flat, at)
+        scale = 1 / (pick(flat, at + 1) - left)
         return piece, (values - left) * scale, scale
 
     def _bisect(self, values: Tensor, flat: Tensor, start: Tensor | int) -> Tensor:
@@ -60,16 +60,18 @@ class BSpline(Basis):
         step = 1 << last.bit_length() >> 1
         while step:
             further = (piece + step).clamp_(max=last)
-            piece = torch.where(_pick(flat, further + start) <= values, further, piece)
+            piece = torch.where(pick(flat, further + start) <= values, further, piece)
             step >>= 1
         return piece
 
     def family(self, u: Tensor, order: int) -> list[Tensor]:
+        powers = [torch.ones_like(u), u]
+        for _ in range(self.degree - 1):
+            powers.append(powers[-1] * u)
         members = [torch.zeros_like(u)] * order
-        power = torch.ones_like(u)
         for exponent in range(order, self.degree + 1):
-            members.append(power * (factorial(exponent) // factorial(exponent - order)))
-            power = power * u
+            factor = factorial(exponent) // factorial(exponent - order)
+            members.append(powers[exponent - order] * factor if factor > 1 else powers[exponent - order])
         return members[: self.degree + 1]
 
     def rows(self, coefficients: Tensor) -> Tensor:
@@ -88,16 +90,13 @@ class BSpline(Basis):
         if self.functions is not None and not self.uniform:
             assert functions is not None
             index = functions * (self.knots - 1) + index
-        totals = [torch.zeros_like(spot.at) for _ in range(self.degree + 1)]
-        for power, weight in enumerate(self.weights(spot, order)):
-            for total, column in zip(totals, self.table[power], strict=True):
-                total.addcmul_(weight, _pick(column, index))
+        # the derivatives of the lower powers are zero
+        powers = list(zip(self.weights(spot, order), self.table, strict=True))[min(order, self.degree) :]
+        totals = [powers[0][0] * pick(column, index) for column in powers[0][1]]
+        for weight, columns in powers[1:]:
+            for total, column in zip(totals, columns, strict=True):
+                total.addcmul_(weight, pick(column, index))
         return totals
-
-
-def _pick(numbers: Tensor, at: Tensor) -> Tensor:
-    """``numbers [n]`` at ``at [entries]``: ``numbers[at]``, several times as fast on a CPU."""
-    return numbers.index_select(0, at)
 
 
 def _polynomials(knots: Tensor, degree: int) -> Tensor:
@@ -217,7 +216,7 @@ class Rational(Chebyshev):
         inside, beyond = self._limit(values, functions)
         numerator, slope = (super(Rational, self)._evaluate(inside, functions, d, everything) for d in (0, 1))
         below, d_below = self._denominator(inside, functions)
-        return self._divide(numerator, slope, below[:, None], d_below[:, None], beyond[:, None], order)
+        return self._divide(numerator, slope, below[..., None], d_below[..., None], beyond[..., None], order)
 
     def _limit(self, values: Tensor, functions: Tensor | None) -> tuple[Tensor, Tensor]:
         values = values.to(self.grid.dtype)

@@ -1,6 +1,6 @@
 """One SAE while it learns: its losses, its optimiser, its dead latents."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Learner:
         self.revival = REVIVALS[config.revive]()
         self.since_fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.mean.device)
         # fused: one pass over the weights instead of eight (measured 29 -> 3 ms at 8.4M weights, 2 cores)
-        self.optimizer = torch.optim.Adam(sae.parameters(), lr=config.peak_lr, fused=True)
+        self.optimizer = torch.optim.Adam(self._groups(), lr=config.peak_lr, fused=True)
         sae.train()
 
     def step(self, x: Tensor, step: int) -> StepStats:
@@ -57,7 +57,8 @@ class Learner:
         """
         sae, config = self.sae, self.config
         z = sae.standardise(x)
-        sae.sparsifier.before_step(step, config.steps)
+        for part in (sae.encoder, sae.sparsifier, sae.decoder):
+            part.before_step(step, config.steps)
         rate = self._set_rate(step)
         dead = (self.since_fired >= config.dead_window).nonzero().squeeze(1)
         batch = self._backward(z, dead)
@@ -103,6 +104,8 @@ class Learner:
         """Adds the gradients of ``active``, which is ``share`` of the batch."""
         sae = self.sae
         values = sae.sparsifier.activate(active)
+        for part in (sae.encoder, sae.decoder):
+            part.observe(active, values.detach())
         x_hat = sae.decoder(values, active.pattern)
         mse = F.mse_loss(x_hat, active.x, reduction="sum") / active.tokens
         loss = self._with_prefixes(mse, active, values)
@@ -140,9 +143,26 @@ class Learner:
         warm = min(1.0, (step + 1) / max(1.0, config.lr_warmup * steps))
         fall = min(1.0, (steps - step) / max(1.0, config.lr_decay * steps))
         rate = config.peak_lr * warm * fall
+        paces = self._paces(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * paces.get(group["name"], 1.0)
         return rate
+
+    def _paces(self, step: int) -> dict[str, float]:
+        """Share of the learning rate by parameter, of those that do not learn at all of it."""
+        parts = {"encoder": self.sae.encoder, "sparsifier": self.sae.sparsifier, "decoder": self.sae.decoder}
+        return {
+            f"{kind}.{name}": pace
+            for kind, part in parts.items()
+            for name, pace in part.paces(step, self.config.steps).items()
+        }
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters for the optimiser: one group for most, one for each that has a pace of its own."""
+        paced = self._paces(0)
+        named = dict(self.sae.named_parameters())
+        rest = [parameter for name, parameter in named.items() if name not in paced]
+        return [{"name": "", "params": rest}, *({"name": name, "params": [named[name]]} for name in paced)]
 
     def _reset_moments(self, latents: Tensor) -> None:
         for parameter, state in self.optimizer.state.items():

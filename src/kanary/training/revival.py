@@ -92,7 +92,7 @@ class Resample(Revival):
             z.device
         )
         directions = F.normalize(z[chosen] - sae.decoder.b_dec, dim=1)
-        sae.decoder.W_dec[dead] = directions
+        sae.decoder.reset(dead, directions)
         sae.encoder.reset(dead, directions)
         sae.sparsifier.reset(dead)
         reset(dead)

@@ -41,9 +41,9 @@ class JumpReLU(Penalised):
         return super().start()[0], self.options.threshold_start
 
     def mask(self, pre: Tensor) -> Tensor:
-        # in training the window below the threshold matters too: there the value is 0 but its gradient is not
-        window = self.options.bandwidth / 2 if self.training else 0.0
-        return pre > self.threshold.detach() - window
+        # the window below the threshold matters too: there the value is 0 but its gradient is not, and what an encoder
+        # makes of the selected (kan-node) may yet pass, at inference as in training
+        return pre > self.threshold.detach() - self.options.bandwidth / 2
 
     def activate(self, active: Active) -> Tensor:
         value: Tensor = _Jump.apply(active.pre, active.per_latent(self.threshold), self.options.bandwidth)

@@ -77,7 +77,6 @@ class ReLU(Penalised):
 
 
 def l1(active: Active, values: Tensor, decoder: Decoder) -> Tensor:
-    """Mean over tokens of ``sum_i |f_i| |W_dec,i|``: the same for every batch size, however directions are scaled."""
-    if active.pattern is None:
-        return values.abs().sum(0) @ decoder.norms() / active.tokens
-    return active.mean_over_tokens(values.abs() * active.per_latent(decoder.norms()))
+    """Mean over tokens of the summed lengths of what the latents add (linear decoders: ``sum_i |f_i| |W_dec,i|``): the same
+    for every batch size, however directions are scaled."""
+    return active.mean_over_tokens(decoder.lengths(active, values))
