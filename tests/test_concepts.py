@@ -15,52 +15,60 @@ from torch import Tensor
 from conftest import SENTENCES
 from kanary.errors import KanaryError
 from kanary.evaluation.concepts.measure import Concepts, concept_scores, random_directions, shuffled_name
-from kanary.evaluation.concepts.sample import Sample, sample
+from kanary.evaluation.concepts.sample import Sample, _halves, check_sample, sample
 from kanary.evaluation.standin import PCA, Identity, Spliced
 from kanary.lm import LanguageModel
 from kanary.sae import SAE, SAEConfig
 from kanary.text import Windows, open_text
 from kanary.text.labelled import Record, known, record
+from kanary.text.labelled.reader import LabelledText
 from kanary.text.labelled.record import chosen_families
+from labelled_sample import FAMILIES, OTHER, SITE, TEXT, TOKENS, labelled_sample, made_up, reading
 
-SITE, OTHER = "resid_post.1", "mlp_out.0"
-FAMILIES = ("arithmetic", "code", "hebrew", "weather")
-TEXT, TOKENS = f"labelled:{','.join(FAMILIES)}@3", 20_000
 CONCEPTS = known()
 
 
 @pytest.fixture(scope="module")
 def read(tiny_lm: LanguageModel) -> Sample:
-    return sample(tiny_lm, open_text(TEXT), [SITE, OTHER], tokens=TOKENS, window=64, lm_batch=16, part="all")
+    return labelled_sample(tiny_lm)
 
 
 def written(number: int) -> Record:
     return record(number, 3, FAMILIES)
 
 
-def windows(lm: LanguageModel, n: int) -> list[Any]:
-    return list(islice(Windows(open_text(TEXT), lm, window=64, batch=16, part="all"), n))
+@pytest.fixture(scope="module")
+def batches(tiny_lm: LanguageModel) -> list[Any]:
+    """The windows that were read."""
+    return list(islice(Windows(open_text(TEXT), tiny_lm, window=64, batch=16, part="all"), TOKENS // (16 * 60)))
+
+
+def laid(values: Tensor, batches: list[Any], read: Sample) -> Tensor:
+    """``values``, one of every token of the windows that is not special, in the order of the sample."""
+    documents = torch.cat([b.documents[~b.special] for b in batches])[: len(read.test)]
+    test = torch.isin(documents, read.documents[read.test])
+    return values[: len(documents)][test.long().argsort(stable=True)]
 
 
 # --- the sample ---------------------------------------------------------------------------------------------------
 
 
-def test_tokens_are_those_of_the_windows_without_special_ones(tiny_lm: LanguageModel, read: Sample) -> None:
+def test_tokens_are_those_of_the_windows_without_special_ones(
+    tiny_lm: LanguageModel, batches: list[Any], read: Sample
+) -> None:
     n = len(read.documents)
     assert TOKENS <= n < TOKENS + 16 * 64
-    batches = windows(tiny_lm, TOKENS // (16 * 60))
-    documents = torch.cat([b.documents[~b.special] for b in batches])
     assert sum(int(b.special.sum()) for b in batches) > 0
-    assert torch.equal(read.documents, documents[:n])
+    assert torch.equal(read.documents, laid(torch.cat([b.documents[~b.special] for b in batches]), batches, read))
     for site in (SITE, OTHER):
         x = torch.cat([tiny_lm.capture(b.tokens, [site])[site][~b.special] for b in batches])
-        torch.testing.assert_close(read.x[site], x[:n])
+        torch.testing.assert_close(read.x[site], laid(x, batches, read))
         assert read.x[site].dtype == torch.float32
+        assert read.x[site].device.type == "cpu"
 
 
-def test_labels_and_values_are_those_of_the_records(tiny_lm: LanguageModel, read: Sample) -> None:
-    batches = windows(tiny_lm, TOKENS // (16 * 60))
-    places = torch.cat([b.positions[~b.special] for b in batches])
+def test_labels_and_values_are_those_of_the_records(tiny_lm: LanguageModel, batches: list[Any], read: Sample) -> None:
+    places = laid(torch.cat([b.positions[~b.special] for b in batches]), batches, read)
     tokens = {number: written(number).tokens(tiny_lm.tokenizer) for number in read.documents.unique().tolist()}
     assert read.concepts == tuple(CONCEPTS)
     for at in range(0, len(read.documents), 7):
@@ -82,10 +90,27 @@ def test_halves_share_no_document_and_are_balanced(tiny_lm: LanguageModel, read:
     assert torch.equal(second.labels, read.labels[read.test])
     assert bool(second.test.all())
     assert not bool(first.test.any())
-    chosen: dict[str, Any] = {"tokens": 4000, "window": 64, "lm_batch": 16, "part": "all"}
-    again = [sample(tiny_lm, open_text(TEXT), [SITE], seed=seed, **chosen).test for seed in (0, 0, 1)]
+    family = {number: written(number).family for number in mine | other}
+    again = [_halves(read.documents, [family[n] for n in read.documents.tolist()], seed) for seed in (0, 0, 1)]
     assert torch.equal(again[0], again[1])
     assert not torch.equal(again[0], again[2])
+
+
+def test_halves_are_views_and_scattered_ones_the_same_tokens(read: Sample) -> None:
+    for test in (False, True):
+        half = read.half(test)
+        for mine, whole in ((half.x[SITE], read.x[SITE]), (half.labels, read.labels), (half.judged, read.judged)):
+            assert mine.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    order = torch.randperm(len(read.test), generator=torch.Generator().manual_seed(0))
+    fields = ("labels", "judged", "values", "documents", "test")
+    mixed = dataclasses.replace(
+        read, x={SITE: read.x[SITE][order]}, **{name: getattr(read, name)[order] for name in fields}
+    )
+    for test in (False, True):
+        rows = order[read.test[order] == test]
+        assert torch.equal(mixed.half(test).x[SITE], read.x[SITE][rows])
+        assert torch.equal(mixed.half(test).labels, read.labels[rows])
+    assert len(dataclasses.replace(read, test=torch.zeros_like(read.test)).half(True).documents) == 0
 
 
 def test_a_family_that_does_not_mark_a_shared_concept_is_not_asked(read: Sample) -> None:
@@ -135,6 +160,17 @@ def test_what_cannot_be_sampled_is_refused(tiny_lm: LanguageModel, tmp_path: Any
     (tmp_path / "text.txt").write_text("\n\n".join(SENTENCES))
     with pytest.raises(KanaryError, match="labelled corpus only"):
         sample(tiny_lm, open_text(tmp_path / "text.txt"), [SITE], window=64)
+
+
+def test_labels_that_do_not_fit_the_tokens_are_found_with_one_window(
+    tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, right = open_text(TEXT), LabelledText.record
+    check_sample(tiny_lm, text, [SITE], TOKENS, "all")
+    other = lambda self, number: dataclasses.replace(right(self, number + 1), id=number)  # noqa: E731
+    monkeypatch.setattr(LabelledText, "record", other)
+    with pytest.raises(KanaryError, match="the windows come from another text or another tokenizer"):
+        check_sample(tiny_lm, text, [SITE], TOKENS, "all")
 
 
 # --- the scores ---------------------------------------------------------------------------------------------------
@@ -258,22 +294,6 @@ def test_the_same_seed_gives_the_same(read: Sample) -> None:
 
 
 # --- made-up samples ----------------------------------------------------------------------------------------------
-
-
-def made_up(names: tuple[str, ...], labels: Tensor, x: Tensor) -> Sample:
-    """Documents of 20 tokens, by turns in one half and the other."""
-    documents = torch.arange(len(x)) // 20
-    none = torch.zeros(len(x), 0)
-    return Sample({SITE: x}, labels, torch.ones_like(labels), none, documents, documents % 2 == 1, names, ())
-
-
-def reading(width: int) -> SAE:
-    """One latent per coordinate: what is above zero there."""
-    sae = SAE(SAEConfig(width, width, sparsifier={"name": "relu"}, trained_on={"site": SITE}))
-    with torch.no_grad():
-        sae.encoder.W_enc.copy_(torch.eye(width))
-        sae.encoder.b_enc.zero_()
-    return sae
 
 
 SCRIPTS = ("script.non_latin", "script.arabic", "script.hebrew")

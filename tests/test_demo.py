@@ -44,6 +44,17 @@ def test_the_bundled_model_has_its_own_name_everywhere_and_knows_its_text() -> N
     assert check.loss_nats < 1.3 * log[-1]["held_out_loss"] + 0.1
 
 
+def test_the_bundled_model_has_no_revisions(tmp_path: Path) -> None:
+    with pytest.raises(KanaryError, match=r"'bundled' comes with Kanary and has no revisions, .*'main'.* Leave it out"):
+        library.load_model("bundled", revision="main")
+    answer = kanary(
+        "train", "--model", "bundled", "--revision", "v1", "--site", "resid_post.1", "--text", "labelled",
+        "--out", tmp_path / "r",
+    )  # fmt: skip
+    assert "revision='v1'" in answer.message
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_folder_called_bundled_is_reached_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bundled").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -64,8 +75,9 @@ def test_an_installation_without_the_model_says_how_to_get_it(monkeypatch: pytes
         "train", "--model", "bundled", "--site", "resid_post.1", "--text", "labelled", "--out", tmp_path / "r"
     )
     assert answer.code == 2
-    assert "Install Kanary from a wheel" in answer.err
-    assert "tools/train_bundled_model.py" in answer.err
+    assert str(tmp_path / "model.safetensors") in answer.err
+    assert "pip install" in answer.err
+    assert "tools/" not in answer.err  # what is installed has none
     assert not (tmp_path / "r").exists()
 
 

@@ -1,25 +1,40 @@
 """Evaluation on the labelled corpus: from the command to the table, the report and the Python object."""
 
 import csv
+import dataclasses
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 import kanary as library
+from kanary.evaluation import evaluate, numbers
+from kanary.evaluation.concepts import measure
 from kanary.evaluation.concepts.ground_truth import ground_truth, steps
-from kanary.evaluation.concepts.sample import sample
+from kanary.evaluation.pages.concepts import concept_tables
+from kanary.evaluation.pages.report import report
 from kanary.evaluation.result import Evaluation
+from kanary.evaluation.standin import Spliced
 from kanary.evaluation.tables import CONCEPTS
 from kanary.lm import LanguageModel
 from kanary.sae import SAE, SAEConfig
-from kanary.text import open_text
+from labelled_sample import SITE, labelled_sample
 from runs import kanary, small
 
-SITE = "resid_post.1"
 FAMILIES = "labelled:hebrew,spanish,weather"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_tokens() -> Iterator[None]:
+    """Controls are fitted to few tokens: what they score is not looked at here."""
+    with patch.object(numbers, "_FIT_TOKENS", 1000):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +84,53 @@ def test_controls_stand_beside_the_sae_and_shuffled_labels_score_chance(found: E
     assert neurons["probing_accuracy_all"].value > neurons["probing_accuracy_1"].value > 0.5
 
 
+def test_every_table_speaks_of_the_same_concepts(found: Evaluation) -> None:
+    truth = found.concepts
+    assert truth is not None
+    measurable = set(truth.concepts.measurable)
+    assert any("from" in why and "documents" in why for why in truth.concepts.too_rare.values()), "tokens alone suffice"
+    assert set(truth.probes) == set(truth.concepts.rows) - {f"random directions at {SITE}"}
+    for name, probes in truth.probes.items():
+        assert set(probes) == {"1", "2", "5"} | ({"all"} if name.startswith("neurons") else set())
+        for probed in probes.values():
+            assert set(probed.scores) == measurable
+    assert set(truth.absorptions) == {"topk", "untrained twin of topk", "random twin of topk"}
+    for absorption in truth.absorptions.values():
+        assert measurable >= {*absorption.parents, *absorption.left_out}
+        assert measurable >= {child for parent in absorption.parents.values() for child in parent.by_child}
+
+
+def test_every_n_has_its_unit(found: Evaluation) -> None:
+    tables = concept_tables(found, "topk")
+    assert tables is not None
+    (_, summaries), (_, concepts) = tables.groups
+    said = {row.name: row.n for row in summaries}
+    assert found.concepts is not None
+    summary = found.concepts.summary("topk")
+    measurable = len(found.concepts.concepts.measurable)
+    assert said["mean_auroc"] == said["mean_f1"] == said["recall_at_0.9"] == f"{measurable} concepts"
+    assert said["monosemanticity"] == f"{summary['monosemanticity'].n} latents"
+    assert said["probing_accuracy_1"] == f"{summary['probing_accuracy_1'].n:,} tokens"
+    assert said["probing_accuracy_all"].endswith(" tokens")
+    assert all(re.fullmatch(r"[\d,]+ (concepts?|graded concepts?|latents?|tokens?|parents?)", n) for n in said.values())
+    assert all(row.explanation for row in summaries)
+    mine = found.concepts.concepts.rows["topk"].found
+    assert {row.name: row.n for row in concepts} == {name: f"{each.positives:,} tokens" for name, each in mine.items()}
+
+
+def test_the_report_says_which_control_is_left_out(found: Evaluation) -> None:
+    truth = found.concepts
+    assert truth is not None
+    twin = "untrained twin of topk"
+    rows = {name: row for name, row in truth.concepts.rows.items() if name != twin}
+    concepts = dataclasses.replace(truth.concepts, rows=rows, left_out={twin: "60 of its 64 latents are active"})
+    probes = {name: each for name, each in truth.probes.items() if name != twin}
+    page = report(dataclasses.replace(found, concepts=dataclasses.replace(truth, concepts=concepts, probes=probes)))
+    assert re.search(r"Left out: untrained twin.*?\. 60 of its 64 latents are active\.", page)
+    assert "Left out" not in report(found)
+    assert "random directions have no probes" in report(found)
+
+
 def test_the_report_shows_them(run: Path, found: Evaluation) -> None:
     page = (run / "report.html").read_text()
     assert found.concepts is not None
@@ -102,13 +164,41 @@ def test_too_few_tokens_say_so_and_lose_nothing(run: Path, tmp_path: Path, capsy
     assert "concepts" not in json.loads((tmp_path / "few" / "metrics.json").read_text())
 
 
-def test_a_planted_direction_is_the_best_latent_for_its_concept(tiny_lm: LanguageModel) -> None:
-    labelled = sample(tiny_lm, open_text("labelled:hebrew,weather"), [SITE], tokens=20_000, window=64, part="all")
-    column = labelled.concepts.index("domain.weather")
-    x = labelled.x[SITE]
+def test_a_tokenizer_that_cannot_be_aligned_is_said_before_anything_is_measured(
+    run: Path,
+    tiny_lm: LanguageModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said: list[str] = []
+
+    def measured(*args: Any, **options: Any) -> Any:
+        said.append(capsys.readouterr().err)
+        return numbers.numbers(*args, **options)
+
+    monkeypatch.setattr(evaluate, "numbers", measured)
+    monkeypatch.setattr(type(tiny_lm.tokenizer), "is_fast", False, raising=False)
+    out = str(tmp_path / "out")
+    without = library.evaluate(run, tokens=200, loss_tokens=0, prompts=0, lm_batch=1, out=out, quiet=True)
+    assert without.concepts is None
+    (line,) = said[0].splitlines()
+    assert line.startswith("No concepts are looked for (--concept-tokens 200000): ")
+    assert "labels cannot be aligned" in line
+    assert capsys.readouterr().err == ""
+
+
+def test_a_planted_direction_is_the_best_latent_for_its_concept(
+    tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = labelled_sample(tiny_lm)
+    names = ("domain.weather", "domain.code", "language.foreign", "language.hebrew")
+    columns = [read.concepts.index(name) for name in names]
+    x, held = read.x[SITE].clone(), {"labels": read.labels[:, columns], "judged": read.judged[:, columns]}
+    labelled = dataclasses.replace(read, x={SITE: x}, concepts=names, values=read.values[:, :0], graded=(), **held)
     direction = torch.zeros(x.shape[1])
     direction[3] = 50 * float(x.norm(dim=1).mean())
-    x[labelled.labels[:, column]] += direction
+    x[labelled.labels[:, 0]] += direction
     sae = SAE(SAEConfig(x.shape[1], 32, sparsifier={"name": "topk", "k": 4}, trained_on={"site": SITE}))
     with torch.no_grad():
         others = torch.randn(32, x.shape[1], generator=torch.Generator().manual_seed(0))
@@ -116,14 +206,22 @@ def test_a_planted_direction_is_the_best_latent_for_its_concept(tiny_lm: Languag
         sae.decoder.begin(torch.nn.functional.normalize(others, dim=1))
         sae.W_dec[17] = direction / direction.norm()
         sae.encoder.tie(sae.decoder.W_dec)
+    dense = SAE(SAEConfig(x.shape[1], 32, sparsifier={"name": "relu"}))
+    with torch.no_grad():
+        dense.encoder.b_enc.fill_(1e3)
+    twins = {"untrained twin": Spliced(SITE, dense)}
+    monkeypatch.setattr(measure, "FIRINGS", 8 * len(x))
     calls: list[int] = []
-    found = ground_truth(labelled, {"planted": sae.eval()}, {}, show=calls.append)
+    found = ground_truth(labelled, {"planted": sae.eval()}, twins, show=calls.append)
     best = found.concepts.rows["planted"].found["domain.weather"]
     assert best.unit == best.f1_unit == 17
     assert best.auroc.value > 0.99
     assert best.f1.value > 0.99
     assert found.probes["planted"]["1"].scores["domain.weather"].accuracy.value > 0.99
-    assert sum(calls) == steps({"planted": sae}, {})
+    assert sum(calls) == steps({"planted": sae}, twins)
+    assert found.to_json()["left_out"] == found.concepts.left_out
+    assert found.concepts.left_out["untrained twin"].startswith("32 of its 32 latents are active")
+    assert "untrained twin" not in found.rows
     neuron = found.concepts.rows[f"neurons at {SITE}"].found["domain.weather"]
     assert (neuron.unit, neuron.sign) == (3, 1)
     assert math.isfinite(found.summary("planted")["mean_auroc"].low)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from allocations import at_most
 from kanary.errors import KanaryError
 from kanary.evaluation.concepts import logistic as solver
 from kanary.evaluation.concepts import probing
@@ -27,6 +28,7 @@ from kanary.evaluation.concepts.probing import (
     probe_all,
     probe_top,
 )
+from kanary.evaluation.sums import GROUPS
 from kanary.sae import SparseCodes
 
 linear_model = pytest.importorskip("sklearn.linear_model")
@@ -225,6 +227,32 @@ def test_mean_differences_of_codes_and_activations(corpus: Corpus, draws: Draws)
             np.testing.assert_allclose(found[:, c], x[:n].mean(0) - x[n:].mean(0), atol=1e-12)
 
 
+def test_a_mean_is_that_of_the_drawn_tokens_without_the_draws_of_each(corpus: Corpus, draws: Draws) -> None:
+    draw = torch.Generator().manual_seed(0)
+    test = corpus.test.nonzero()[:, 0]
+    rows = test[torch.randint(len(test), (6000,), generator=draw)]
+    values = torch.rand(6000, generator=draw)
+    with at_most(8 * 1001 * GROUPS):  # not 4 * 1001 * 6000
+        found = draws.mean(values, rows)
+    weights = draws.weights(rows).double()
+    torch.testing.assert_close(found, values.double() @ weights / weights.sum(0))
+    few = test[corpus.documents[test] < 1008]  # four documents
+    alone = draws.mean(values[: len(few)], few)
+    assert float(alone[0]) == pytest.approx(float(values[: len(few)].double().mean()))
+    assert bool(alone[1:].isnan().all())
+    assert bool(draws.mean(values[:0], few[:0]).isnan().all())
+
+
+def test_mean_differences_take_no_memory_for_tokens_times_concepts(corpus: Corpus, draws: Draws) -> None:
+    expected = [mean_differences(values, draws) for values in (corpus.codes, corpus.x)]
+    most = 8 * sum(map(len, draws.train_rows.values()))
+    assert most < 8 * TOKENS * len(corpus.concepts) / 2
+    with patch.object(probing, "_ROWS", 64), at_most(most):
+        found = [mean_differences(values, draws) for values in (corpus.codes, corpus.x)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_best_units_come_in_order_of_their_differences(draws: Draws) -> None:
     differences = torch.tensor([[0.1, 0, 0], [0.4, 0, 0], [-0.9, 0, 0], [0.2, 0, 0]])
     assert best_units(differences, draws, 2)["easy"].tolist() == [1, 3]
@@ -294,7 +322,7 @@ def test_units_of_measurement_and_constant_coordinates_do_not_matter(corpus: Cor
 
 def test_pieces_in_which_the_work_is_done_change_nothing(corpus: Corpus, draws: Draws) -> None:
     whole = probe_top(corpus.codes, draws, [2])[2], probe_all(corpus.x, draws)
-    with patch.object(probing, "_ROOM", 1), patch.object(probing, "_COLUMNS", 1), patch.object(probing, "_ROWS", 100):
+    with patch.object(probing, "_ROOM", 1), patch.object(probing, "_ROWS", 100):
         pieces = probe_top(corpus.codes, draws, [2])[2], probe_all(corpus.x, draws)
     for first, second in zip(whole, pieces, strict=True):
         for name in corpus.concepts:

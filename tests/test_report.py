@@ -268,6 +268,7 @@ def test_every_metric_that_is_measured_is_explained() -> None:
     measured = metrics.merged(
         metrics.fidelity_metrics(site, row, draws, 2),
         metrics.loss_metrics(site, row, draws),
+        metrics.straight_metrics(site, row, row, draws, (site, row, row, draws)),
         metrics.sparsity_metrics(site, row, draws, torch.arange(4)),
         metrics.health_metrics(torch.arange(5), 10),
         metrics.token_stats(5, 10),

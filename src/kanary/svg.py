@@ -23,6 +23,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 14, 10, 46  # margins around the plotting area
 CHARACTER = 6.3  # mean width of a character of the font, which SVG cannot ask for
 FEW = 60  # points up to which each one gets a marker or a tooltip
 SHAPES = 7
+STRIP = 44  # height of the bars under lines, and the gap above them
 
 _LIGHT = ["#0072b2", "#c14f00", "#00795a", "#a8487f", "#946200", "#2a7fb8", "#555555"]
 _DARK = ["#56b4e9", "#f08a4b", "#2fc79a", "#e39ac4", "#e6a817", "#9ad1f2", "#bbbbbb"]
@@ -117,17 +118,42 @@ def scatter(
     return plot.svg(title, f"Scatter plot of {len(points)} points.", body)
 
 
-def lines(series: Sequence[Series], x: Axis, y: Axis, title: str) -> str:
-    """Lines with a marker per point (where a series has few), error bars and a legend; a gap where a value is missing."""
+def lines(
+    series: Sequence[Series],
+    x: Axis,
+    y: Axis,
+    title: str,
+    under: Sequence[tuple[float, float, float]] = (),
+    under_label: str = "",
+) -> str:
+    """Lines with a marker per point (where a series has few), error bars and a legend; a gap where a value is missing.
+
+    Args:
+        under: bars in a strip of their own below the lines, such as how many values there are: left end, right end, height
+            as a share of the strip.
+        under_label: what they are, for those who cannot see them.
+    """
     clean = [_points(each, x, y) for each in series]
     xs = [p.x for points in clean for p in points if p]
     ys = [v for points in clean for p in points if p for v in (p.y, p.low, p.high) if v is not None]
     names = [each.name for each in series]
     legend, depth = _legend(names) if len(series) > 1 else ("", 0.0)
-    plot = _Plot(x, y, xs, ys, above=depth)
+    ends = [end for left, right, _ in under for end in (left, right)]
+    plot = _Plot(x, y, xs + ends, ys, above=depth, below=STRIP if under else 0)
     body = "".join(_drawn(plot, each, points, i) for i, (each, points) in enumerate(zip(series, clean, strict=True)))
     shown = f"{len(series)} series: {', '.join(names)}." if len(series) > 1 else f"{len(xs)} points."
-    return plot.svg(title, f"Line plot of {shown}", legend + body)
+    shown += f" Under it, {under_label}." if under else ""
+    return plot.svg(title, f"Line plot of {shown}", legend + "".join(_strip(plot, under)) + body)
+
+
+def _strip(plot: "_Plot", under: Sequence[tuple[float, float, float]]) -> Iterator[str]:
+    """Bars between the lines and the horizontal axis."""
+    bars = "".join(
+        f"M{_c(plot.x.at(left))} {_c(plot.base)}V{_c(plot.base - (STRIP - 8) * share)}H{_c(plot.x.at(right))}V{_c(plot.base)}z"
+        for left, right, share in under
+    )
+    if bars:
+        yield f'<g class="soft"><path class="dot" d="{bars}"/></g>'
 
 
 def bars(
@@ -174,6 +200,7 @@ class _Plot:
         *,
         right: float = RIGHT,
         above: float = 0,
+        below: float = 0,
         tight_x: bool = False,
     ) -> None:
         """``tight_x``: a histogram, whose bars fill the width and stand on the ground."""
@@ -186,7 +213,7 @@ class _Plot:
         self.top, self.base = TOP + above, HEIGHT - BOTTOM + above
         padding = 0.01 if tight_x else 0.04
         self.x = Scale.of(xs, (LEFT, WIDTH - right), log=x.log, low=x.low, high=x.high, padding=padding)
-        self.y = Scale.of(ys, (self.base, self.top), log=y.log, low=floor, high=ceiling)
+        self.y = Scale.of(ys, (self.base - below, self.top), log=y.log, low=floor, high=ceiling)
 
     def svg(self, title: str, description: str, body: str) -> str:
         """The whole picture; axes are described in words as well."""

@@ -4,7 +4,8 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kanary.config import from_mapping, option
 from kanary.errors import KanaryError
 from kanary.evaluation.capability import capability
 from kanary.evaluation.concepts.ground_truth import GroundTruth, ground_truth, steps
-from kanary.evaluation.concepts.sample import sample
+from kanary.evaluation.concepts.sample import check_sample, sample
 from kanary.evaluation.inputs import Inputs, open_inputs, open_saes
 from kanary.evaluation.latents import latent_table
 from kanary.evaluation.metrics import census, merged
@@ -21,7 +22,8 @@ from kanary.evaluation.pages.report import report
 from kanary.evaluation.peers import LIKE, shuffled
 from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
-from kanary.evaluation.standin import Identity, Spliced, StandIn
+from kanary.evaluation.splines import Functions, measure_functions, spline_metrics
+from kanary.evaluation.standin import STRAIGHT, Identity, Spliced, StandIn
 from kanary.evaluation.tables import TABLES, write_tables
 from kanary.files import exclusive, write_json, write_text
 from kanary.text import Windows
@@ -108,25 +110,44 @@ def evaluate(
 
 def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation:
     sampling = _sampling(inputs, config)
+    wanted = _wants_concepts(inputs, sampling, config.concept_tokens)
     with bar("measuring", sampling.tokens, "tok", quiet) as show:
         found, controls = numbers(inputs.lm, inputs.text, inputs.saes, sampling, show=show)
+    # a straight twin says what the bends are worth to the reconstruction; its codes say nothing new
+    controls = {name: row for name, row in controls.items() if not name.startswith(STRAIGHT)}
     concepts = None
-    if config.concept_tokens and isinstance(inputs.text.readers[0], LabelledText):
-        try:
+    if wanted:
+        with _no_concepts(config.concept_tokens):
             concepts = _concepts(inputs, controls, sampling, config.concept_tokens, quiet)
-        except KanaryError as error:  # what was measured is worth more than what is missing
-            print(f"No concepts were looked for (--concept-tokens {config.concept_tokens}): {error}", file=sys.stderr)
     controls = {name: row for name, row in controls.items() if not name.startswith("untrained")}  # not worth a test
     total = sum(sae.d_sae for sae in inputs.saes.values())
     with bar("reading the weights", total, "latents", quiet) as show:
         latents = {name: latent_table(sae, inputs.lm, show=show) for name, sae in inputs.saes.items()}
+    functions = _functions(inputs, found, quiet)
     return dataclasses.replace(
         found,
-        saes={name: merged(metrics, _from_weights(latents[name])) for name, metrics in found.saes.items()},
+        saes={
+            name: merged(metrics, _from_weights(latents[name]), spline_metrics(functions.get(name, [])))
+            for name, metrics in found.saes.items()
+        },
         latents=latents,
+        functions=functions,
         capability=_capability(inputs, controls, sampling, config, quiet) if config.prompts else None,
         concepts=concepts,
     )
+
+
+def _functions(inputs: Inputs, found: Evaluation, quiet: bool) -> dict[str, list[Functions]]:
+    """What the learned functions do, of those SAEs that have some."""
+    saes = {name: sae for name, sae in inputs.saes.items() if found.details[name].densities}
+    if not saes:
+        return {}
+    total = sum(sae.d_sae * len(found.details[name].densities) for name, sae in saes.items())
+    with bar("naming the functions", total, "functions", quiet) as show:
+        return {
+            name: measure_functions(sae, found.details[name].densities, inputs.lm, show=show)
+            for name, sae in saes.items()
+        }
 
 
 def write(found: Evaluation, inputs: Inputs, like: str | None = None) -> None:
@@ -198,16 +219,37 @@ def _capability(
     return found if found.prompts else None
 
 
+def _wants_concepts(inputs: Inputs, sampling: Sampling, tokens: int) -> bool:
+    """Whether there are concepts to look for; what forbids it is said before hours of other measurements."""
+    if tokens and isinstance(inputs.text.readers[0], LabelledText):
+        with _no_concepts(tokens):
+            check_sample(inputs.lm, inputs.text, _sites(inputs), tokens, sampling.part)
+            return True
+    return False
+
+
+@contextmanager
+def _no_concepts(tokens: int) -> Iterator[None]:
+    """Says in one line why there are none; everything else is worth more than what is missing."""
+    try:
+        yield
+    except KanaryError as error:
+        print(f"No concepts are looked for (--concept-tokens {tokens}): {error}", file=sys.stderr)
+
+
+def _sites(inputs: Inputs) -> list[str]:
+    return list(dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values()))
+
+
 def _concepts(
     inputs: Inputs, controls: Mapping[str, StandIn], sampling: Sampling, tokens: int, quiet: bool
 ) -> GroundTruth:
     """Which latents stand for the concepts of the labelled corpus."""
-    sites = dict.fromkeys(str(sae.config.trained_on["site"]) for sae in inputs.saes.values())
     with bar("reading concepts", tokens, "tok", quiet) as show:
         labelled = sample(
             inputs.lm,
             inputs.text,
-            list(sites),
+            _sites(inputs),
             tokens=tokens,
             window=sampling.window,
             lm_batch=sampling.lm_batch,

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from kanary.errors import KanaryError
 from kanary.evaluation.losses import CHUNK, Clean, read, window_losses
-from kanary.evaluation.metrics import fidelity_metrics, loss_metrics, merged, token_stats
-from kanary.evaluation.result import Details, Metric
+from kanary.evaluation.metrics import fidelity_metrics, loss_metrics, merged, straight_metrics, token_stats
+from kanary.evaluation.result import Details, Metric, Metrics
 from kanary.evaluation.row import DetailedRow, Row, View, Whole
-from kanary.evaluation.standin import Spliced, StandIn
+from kanary.evaluation.standin import STRAIGHT, Spliced, StandIn
 from kanary.evaluation.sums import Sums, bootstrap, groups_of
 from kanary.lm import LanguageModel, Trace, trace
 from kanary.text import TokenBatch
@@ -68,6 +68,8 @@ class Measurement:
         self.sites = list(dict.fromkeys(each.site for each in [*saes.values(), *controls.values()]))
         self.saes: dict[str, Row] = {name: DetailedRow(each, name, seed, window) for name, each in saes.items()}
         self.controls = {name: Row(each) for name, each in controls.items()}
+        # of the same tokens as their SAEs, with which they are compared pair by pair
+        self.straight = {name: row for name, row in self.controls.items() if name.startswith(STRAIGHT)}
         self.losses = {name: Sums() for name in (*saes, *controls)}
         self.whole, self.first = _Part(self.sites), _Part(self.sites)
         self.ablated: dict[tuple[str, str], Tensor] = {}  # logits [1, position, vocab] that hold for every window
@@ -111,7 +113,7 @@ class Measurement:
             if controls:
                 extra = self._ablations(clean, predicted, site, special) if clean and predicted else {}
                 self.first.sites[site].add(place, **sums, **extra)
-            for name, row in {**self.saes, **(self.controls if controls else {})}.items():
+            for name, row in {**self.saes, **(self.controls if controls else self.straight)}.items():
                 if row.standin.site == site:
                     x_hat = row.add(view, place)
                     if clean and predicted:
@@ -147,6 +149,15 @@ class Measurement:
                 self.ablated[site, name] = logits[:1].clone()
         return logits
 
+    def _lost(self, name: str, straight: str, draws: Mapping[int, Tensor]) -> Metrics:
+        """What the SAE ``name`` loses when its functions are straightened."""
+        site = self.saes[name].standin.site
+        whole = self.whole.sites[site], self.saes[name].sums, self.controls[straight].sums, draws[id(self.whole)]
+        if not (self.with_losses and self.first.tokens):
+            return straight_metrics(*whole)
+        losses = self.losses[name], self.losses[straight]
+        return straight_metrics(*whole, (self.first.sites[site], *losses, draws[id(self.first)]))
+
     def result(self) -> Measured:
         """The numbers so far.
 
@@ -160,7 +171,7 @@ class Measurement:
         rows, details = {}, {}
         for name, row in {**self.saes, **self.controls}.items():
             site = row.standin.site
-            part = self.whole if name in self.saes else self.first
+            part = self.whole if name in self.saes or name in self.straight else self.first
             if not part.tokens:
                 continue
             drawn, sums = draws[id(part)], part.sites[site]
@@ -170,6 +181,9 @@ class Measurement:
             rows[name] = merged(*found, token_stats(self.first.tokens if self.with_losses else 0, part.tokens))
             if isinstance(row, DetailedRow):
                 details[name] = row.details(sums, part.tokens)
+        for name in self.straight:
+            of = name.removeprefix(STRAIGHT)
+            rows[of] = merged(rows[of], self._lost(of, name, draws))
         groups = int((self.whole.sites[self.sites[0]].columns["n"] > 0).sum())
         return Measured(rows, details, self.whole.tokens, self.first.tokens, self.whole.windows, groups)
 

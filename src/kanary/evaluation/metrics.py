@@ -112,6 +112,26 @@ def health_metrics(firings: Tensor, tokens: int) -> dict[str, dict[str, Metric]]
     return {"misc_metrics": {name: census(value, tokens) for name, value in values.items()}}
 
 
+def straight_metrics(
+    site: Sums, own: Sums, straight: Sums, draws: Tensor, losses: tuple[Sums, Sums, Sums, Tensor] | None = None
+) -> dict[str, dict[str, Metric]]:
+    """What is lost when an SAE's learned functions become straight lines: differences on the same tokens and resamples.
+
+    Args:
+        own, straight: the rows of the SAE and of its straightened copy.
+        losses: the same four of the tokens on which the model was run on.
+    """
+    s, a, b = (sums.resampled(draws) for sums in (site, own, straight))
+    n = s["n"]
+    variance = s["square"] / n - (s["x"] / n[:, None]).square().sum(1)
+    found = _grouped(int(n[0]), splines={"straight_ev_lost": (b["error"] - a["error"]) / n / variance})
+    if losses:
+        s, a, b = (sums.resampled(losses[3]) for sums in losses[:3])
+        loss = {"straight_ce_increase": (b["ce"] - a["ce"]) / s["n_ce"]}
+        found = merged(found, _grouped(int(s["n_ce"][0]), splines=loss))
+    return found
+
+
 def token_stats(loss_tokens: int, tokens: int) -> dict[str, dict[str, Metric]]:
     return {
         "token_stats": {

@@ -60,7 +60,7 @@ def numbers(
         KanaryError: text shorter than a window, or without a token that counts.
     """
     sites = {name: str(sae.config.trained_on["site"]) for name, sae in saes.items()}
-    calibrations, fitted_on = _calibrate(lm, text, list(dict.fromkeys(sites.values())), sampling)
+    calibrations, fitted_on = _calibrate(lm, text, saes, sampling)
     rows, belong = controls(saes, calibrations, sampling.seed)
     measurement = Measurement(
         lm,
@@ -123,9 +123,13 @@ def about(sae: SAE) -> dict[str, Any]:
 
 
 def _calibrate(
-    lm: LanguageModel, text: TextSource, sites: list[str], sampling: Sampling
+    lm: LanguageModel, text: TextSource, saes: Mapping[str, SAE], sampling: Sampling
 ) -> tuple[dict[str, Calibration], str]:
     """Moments at every site, from the part of the text that is not measured on where that is long enough."""
+    at: dict[str, dict[str, SAE]] = {}
+    for name, sae in saes.items():
+        at.setdefault(str(sae.config.trained_on["site"]), {})[name] = sae
+    sites = list(at)
     wanted = max(_FIT_TOKENS, 4 * lm.d_model)
     least = 2 * lm.d_model  # fewer say little about the principal components
     for part in dict.fromkeys((_OTHER.get(sampling.part, sampling.part), sampling.part)):
@@ -134,7 +138,9 @@ def _calibrate(
             for batch in _windows(lm, text, sampling, part):
                 kept = ~batch.special.to(lm.device)
                 for site, x in lm.capture(batch.tokens, sites).items():
-                    found.setdefault(site, Calibration(x.shape[-1])).add(x[kept])
+                    if site not in found:
+                        found[site] = Calibration(x.shape[-1], at[site])
+                    found[site].add(x[kept])
                 if found[sites[0]].n >= wanted:
                     break
         except KanaryError:

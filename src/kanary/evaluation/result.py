@@ -9,6 +9,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from kanary.evaluation.concepts.ground_truth import GroundTruth
+    from kanary.evaluation.densities import Density
+    from kanary.evaluation.splines import Functions
 
 
 class Metric(NamedTuple):
@@ -50,6 +52,8 @@ class Details:
     """``[window]`` int64: tokens at each position."""
     norms: Tensor
     """``[points, 2]`` float64: norm of the activation and of the error, for a random sample of tokens (raw units)."""
+    densities: Mapping[str, "Density"] = field(default_factory=dict)
+    """"encoder" and "decoder", as far as they have functions of single latents: where the values lie that these read."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class Evaluation:
     details: Mapping[str, Details] = field(default_factory=dict)
     latents: Mapping[str, LatentTable] = field(default_factory=dict)
     capability: Capability | None = None
+    functions: "Mapping[str, list[Functions]]" = field(default_factory=dict)
+    """Name of an SAE with learned functions -> what those of each of its parts do."""
     concepts: "GroundTruth | None" = None
     """On the labelled corpus: which latents stand for its concepts."""
     folder: Path | None = None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanary.activations.pool import generator
+from kanary.evaluation.densities import Densities
 from kanary.evaluation.metrics import health_metrics, sparsity_metrics
 from kanary.evaluation.result import Details, Metric
 from kanary.evaluation.standin import PCA, Spliced, StandIn
@@ -146,7 +147,8 @@ class Row:
 
 
 class DetailedRow(Row):
-    """An SAE that is looked at closely: also each latent's firings, the error by position, and a sample of norms."""
+    """An SAE that is looked at closely: also each latent's firings, the error by position, a sample of norms, and what the
+    learned functions read."""
 
     def __init__(self, standin: Spliced, name: str, seed: int, window: int) -> None:
         super().__init__(standin)
@@ -155,6 +157,7 @@ class DetailedRow(Row):
         self.strength = torch.zeros(width, dtype=torch.float64, device=device)
         self.position_error = torch.zeros(window, dtype=torch.float64, device=device)
         self.position_tokens = torch.zeros(window, dtype=torch.int64, device=device)
+        self.densities = Densities(standin.sae)
         self.draw = generator(f"points {name}", seed)
         self.points, self.keys = torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0)
         self.fired = torch.zeros(0, width, dtype=torch.bool, device=device)  # [windows, d_sae] of this batch
@@ -166,6 +169,7 @@ class DetailedRow(Row):
         values = codes.values.double() * self.unit[codes.indices]
         self.strength += torch.bincount(codes.indices, weights=values, minlength=codes.d_sae)
         self.fired[view.window[piece][codes.rows()], codes.indices] = True
+        self.densities.add(view.x[piece], codes)
 
     def look(self, view: View, error: Tensor) -> None:
         self.windows_fired += self.fired.sum(0)
@@ -192,6 +196,7 @@ class DetailedRow(Row):
             position_fvu=self.position_error.cpu() / self.position_tokens.cpu() / variance,
             position_tokens=self.position_tokens.cpu(),
             norms=self.points,
+            densities=self.densities.result(),
         )
 
 

@@ -11,8 +11,14 @@ from torch.nn import functional as F
 
 from kanary.activations.pool import generator
 from kanary.errors import KanaryError
+from kanary.evaluation.densities import Densities
+from kanary.evaluation.splines import straighten
 from kanary.sae import SAE, SAEConfig, SparseCodes
+from kanary.sae.readable import learned
 from kanary.training.learner import begin
+
+STRAIGHT = "straight twin of "
+"""Begins the name of the control in which an SAE's learned functions are straight lines; the SAE's name follows."""
 
 
 class StandIn(Protocol):
@@ -74,12 +80,15 @@ class PCA:
 
 
 class Calibration:
-    """What the controls are fitted on: moments of the activations at one site, and a sample of them."""
+    """What the controls are fitted on: moments of the activations at one site, a sample of them, and what the learned
+    functions of the SAEs there read."""
 
     SAMPLE = 4096
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, saes: Mapping[str, SAE] | None = None) -> None:
+        """``saes``: by name, those at this site."""
         self.n = 0
+        self.densities = {name: Densities(sae) for name, sae in (saes or {}).items() if learned(sae)}
         self.total = torch.zeros(width, dtype=torch.float64)
         self.products = torch.zeros(width, width, dtype=torch.float64)
         self.sample: Tensor = torch.zeros(0, width)
@@ -92,6 +101,8 @@ class Calibration:
         self.products += values.T @ values
         if len(self.sample) < self.SAMPLE:
             self.sample = torch.cat([self.sample.to(x), x[: self.SAMPLE - len(self.sample)]])
+        for densities in self.densities.values():
+            densities.add(x)
 
     @property
     def mean(self) -> Tensor:
@@ -132,6 +143,8 @@ def controls(
         draw = _own(seed, sae)  # SAEs of several seeds have twins of several seeds
         twins = {f"untrained twin of {name}": untrained_twin(sae, x, draw)}
         twins[f"random twin of {name}"] = random_twin(sae, x, draw)
+        if name in calibrations[site].densities:
+            twins[STRAIGHT + name] = straighten(sae, calibrations[site].densities[name].result())
         rows |= {twin: Spliced(site, other) for twin, other in twins.items()}
         belong[name] = {"pca": pca, "twins": list(twins)}
     return rows, belong

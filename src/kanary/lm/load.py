@@ -30,17 +30,18 @@ def load_model(
     Args:
         name: a folder, an id on the Hugging Face Hub, or ``bundled``: the small model that comes with Kanary, which knows
             the labelled corpus and nothing else (a folder of that name is ``./bundled``).
-        revision: branch, tag or commit on the Hub.
+        revision: branch, tag or commit on the Hub; the bundled model has none.
         dtype: ``auto`` (that of the checkpoint), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``.
 
     Raises:
-        KanaryError: no such folder or id, damaged or incomplete weights, NaN in them, a tokenizer of another model.
+        KanaryError: no such folder or id, a revision of the bundled model, damaged or incomplete weights, NaN in them, a
+            tokenizer of another model.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise KanaryError(f"Unknown dtype {dtype!r}. {nearest(dtype, ['auto', *DTYPES])}")
     target = _device(device)
-    where, remote = (str(_bundled()), False) if name == BUNDLED else locate(name, "model")
+    where, remote = (str(_bundled(revision)), False) if name == BUNDLED else locate(name, "model")
     if not remote and not (Path(where) / "config.json").is_file():
         raise KanaryError(f"{where} is not a model: it has no config.json. Give the folder that holds it.")
     model, tokenizer, report = _read(where, remote, revision, DTYPES.get(dtype, dtype))
@@ -57,11 +58,16 @@ def load_model(
     return lm
 
 
-def _bundled() -> Path:
+def _bundled(revision: str | None) -> Path:
+    if revision is not None:
+        raise KanaryError(
+            f"The model {BUNDLED!r} comes with Kanary and has no revisions, but revision={revision!r} was asked for. "
+            f"Leave it out; a model of that name in a folder here is ./{BUNDLED}."
+        )
     if not (BUNDLED_FOLDER / "model.safetensors").is_file():
         raise KanaryError(
-            "This installation came without the bundled model. Install Kanary from a wheel, which holds it, or make the "
-            "model yourself: python tools/train_bundled_model.py --out bundled, and give --model ./bundled."
+            f"This installation of Kanary came without the model {BUNDLED!r}: {BUNDLED_FOLDER / 'model.safetensors'} is "
+            "missing. Install Kanary again, from a wheel: pip install --force-reinstall --no-deps kanary-VERSION.whl."
         )
     return BUNDLED_FOLDER
 

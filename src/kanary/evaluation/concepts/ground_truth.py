@@ -1,20 +1,16 @@
 """Everything that the labelled corpus can say of SAEs: best latents, probes, absorption, each beside its controls."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from kanary.evaluation.concepts.absorption import Absorption, absorption
-from kanary.evaluation.concepts.measure import Concepts, concept_scores, shuffled_name
-from kanary.evaluation.concepts.probing import Probed, balanced_draws, probe_all, probe_top
+from kanary.evaluation.concepts.measure import Concepts, concept_scores, encoded, projected, shuffled_name
+from kanary.evaluation.concepts.probing import Draws, Probed, Values, balanced_draws, probe_all, probe_top
 from kanary.evaluation.concepts.sample import Sample
 from kanary.evaluation.result import Metric, plain
-from kanary.evaluation.standin import Spliced, StandIn
+from kanary.evaluation.standin import PCA, Spliced, StandIn
 from kanary.sae import SAE, SparseCodes
-from kanary.sae.parts import TILE
 
 KS = (1, 2, 5)
 """Units of the sparse probes."""
@@ -24,13 +20,16 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is known of the concepts of the labelled corpus in SAEs and controls, by the names of the rows."""
+    """What is known of the concepts of the labelled corpus in SAEs and controls, by the names of the rows.
+
+    Everything is about the same concepts, ``concepts.measurable``.
+    """
 
     concepts: Concepts
     probes: Mapping[str, Mapping[str, Probed]]
-    """Row -> "1", "2", "5" or "all" units -> the probes. Of SAEs, of their random twins, of neurons, of shuffled labels."""
+    """Row -> "1", "2" or "5" units, for neurons also "all" -> the probes. Of every row but random directions."""
     absorptions: Mapping[str, Absorption]
-    """Of SAEs and their random twins."""
+    """Of SAEs and their twins: what has latents that fire or not."""
     about: Mapping[str, Any]
     """What it was measured on: text, seed …"""
 
@@ -58,6 +57,7 @@ class GroundTruth:
             "too_rare": dict(self.concepts.too_rare),
             "graded": list(self.concepts.graded),
             "graded_too_rare": dict(self.concepts.graded_too_rare),
+            "left_out": dict(self.concepts.left_out),
             "rows": {row: plain({"": self.summary(row)})[""] for row in self.rows},
         }
 
@@ -81,24 +81,27 @@ def ground_truth(
         KanaryError: no concept is measurable, or a site is not in the sample.
     """
     concepts = concept_scores(sample, saes, controls, seed=seed, show=show)
-    taken = (sample.concepts, sample.labels, sample.judged, sample.test, sample.documents)
-    draws, mixed = balanced_draws(*taken, seed=seed), balanced_draws(*taken, seed=seed, shuffle=True)
+    draws, mixed = (_draws(sample, concepts.measurable, seed, shuffle) for shuffle in (False, True))
     probes: dict[str, dict[str, Probed]] = {}
     absorptions: dict[str, Absorption] = {}
     neurons: dict[str, Probed] = {}
     for site, x in sample.x.items():
         neurons[site] = probe_all(x, draws)
-        probes[f"neurons at {site}"] = {**_by_k(probe_top(x, draws, KS)), ALL: neurons[site]}
+        probes[f"neurons at {site}"] = {**_sparse(x, draws), ALL: neurons[site]}
         if show:
             show(1)
-    twins = {name: each for name, each in controls.items() if isinstance(each, Spliced) and name.startswith("random")}
-    for name, spliced in {**{n: Spliced(_site(s), s) for n, s in saes.items()}, **twins}.items():
-        x = sample.x[spliced.site]
-        codes = encoded(spliced.sae, x)
-        probes[name] = _by_k(probe_top(codes, draws, KS))
-        absorptions[name] = absorption(spliced.sae, x, codes, draws, neurons[spliced.site].probes)
-        if name in saes:
-            probes[shuffled_name(name)] = _by_k(probe_top(codes, mixed, KS))
+    for name, each in {**{name: Spliced(_site(sae), sae) for name, sae in saes.items()}, **controls}.items():
+        if name not in concepts.left_out:
+            x = sample.x[each.site]
+            if isinstance(each, PCA):
+                probes[name] = _sparse(projected(x, each.basis, each.mean), draws)
+            elif isinstance(each, Spliced):
+                codes = SparseCodes.cat(list(encoded(each.sae, x)))
+                probes[name] = _sparse(codes, draws)
+                absorptions[name] = absorption(each.sae, x, codes, draws, neurons[each.site].probes)
+                if name in saes:
+                    probes[shuffled_name(name)] = _sparse(codes, mixed)
+                del codes  # before the next are made
         if show:
             show(1)
     return GroundTruth(concepts, probes, absorptions, {**(about or {}), "seed": seed})
@@ -106,23 +109,23 @@ def ground_truth(
 
 def steps(saes: Mapping[str, SAE], controls: Mapping[str, StandIn]) -> int:
     """How often :func:`ground_truth` calls ``show``."""
-    sites = {_site(sae) for sae in saes.values()}
-    twins = sum(isinstance(each, Spliced) and name.startswith("random") for name, each in controls.items())
-    return 3 * len(saes) + 3 * len(sites) + len(controls) + twins
+    sites = {_site(sae) for sae in saes.values()} | {each.site for each in controls.values()}
+    return 3 * len(saes) + 3 * len(sites) + 2 * len(controls)
 
 
-@torch.no_grad()
-def encoded(sae: SAE, x: Tensor) -> SparseCodes:
-    """The codes of ``x [tokens, width]``, encoded a piece at a time."""
-    return SparseCodes.cat([sae.encode(piece) for piece in x.split(max(1, TILE // sae.d_sae))])
+def _draws(sample: Sample, concepts: Sequence[str], seed: int, shuffle: bool) -> Draws:
+    columns = [sample.concepts.index(name) for name in concepts]
+    held = sample.labels[:, columns], sample.judged[:, columns]
+    return balanced_draws(concepts, *held, sample.test, sample.documents, seed=seed, shuffle=shuffle)
+
+
+def _sparse(values: Values, draws: Draws) -> dict[str, Probed]:
+    """The probes on few units."""
+    return {str(k): each for k, each in probe_top(values, draws, KS).items()}
 
 
 def _site(sae: SAE) -> str:
     return str(sae.config.trained_on["site"])
-
-
-def _by_k(probed: Mapping[int, Probed]) -> dict[str, Probed]:
-    return {str(k): each for k, each in probed.items()}
 
 
 def _absorbed(found: Absorption) -> dict[str, Metric]:

@@ -20,6 +20,7 @@ from kanary.evaluation.concepts.best import (
     judge_graded,
     monosemanticity,
 )
+from kanary.evaluation.concepts.memory import free_memory, gigabytes, round_down
 from kanary.evaluation.concepts.sample import Sample
 from kanary.evaluation.concepts.units import DenseUnits, SparseUnits, Units
 from kanary.evaluation.result import Metric
@@ -27,6 +28,13 @@ from kanary.evaluation.standin import PCA, Spliced, StandIn
 from kanary.evaluation.sums import FEWEST, estimate
 from kanary.sae import SAE, SparseCodes
 from kanary.sae.parts import TILE
+
+FIRINGS = 2**26
+"""Values other than zero above which a control's latents are left out, unless an SAE has as many: they take 24 bytes each."""
+PER_FIRING = 24
+"""Bytes, at most, that a value other than zero takes for a while."""
+_PIECE = 2**13  # tokens that are projected together
+_LOOKED_AT = 1024  # tokens from which the number of values is told beforehand
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Concepts:
     tokens: int
     """In both halves together."""
     documents: int
+    left_out: Mapping[str, str]
+    """Controls that have no row -> why."""
 
 
 def concept_scores(
@@ -79,14 +89,18 @@ def concept_scores(
     5 documents. The intervals of the summaries are bootstraps over the documents of the test half, that of
     ``monosemanticity`` one over latents. ``mean_graded_r`` is above 0 by chance: by how much, the shuffled labels say.
 
+    An untrained SAE may be dense: a control is left out whose values other than zero (counted on some of the tokens) are
+    more than ``FIRINGS``, and more than those of any SAE.
+
     Args:
         sample: with the activations of every SAE's site (``config.trained_on["site"]``).
         twins: controls by name; without sparse codes, only PCA, whose units are the projections on its basis.
         seed: of the bootstrap, the random directions and the shuffled labels.
-        show: called with 1 after every row.
+        show: called with 1 after every row, and for every control that is left out.
 
     Raises:
-        KanaryError: no concept is measurable, a site is not in the sample, or a name is given twice.
+        KanaryError: no concept is measurable, a site is not in the sample, a name is given twice, or an SAE has more values
+            other than zero than fit into the memory that is free.
     """
     sites = {name: str(sae.config.trained_on["site"]) for name, sae in saes.items()}
     _check(sample, sites, twins)
@@ -101,6 +115,10 @@ def concept_scores(
             f"None of {len(sample.concepts)} concepts can be measured on {len(sample.test):,} tokens "
             f"({name}: {too_rare[name]}). Read more tokens."
         )
+    left_out = _too_dense(sample, saes, sites, twins)
+    if show and left_out:
+        show(len(left_out))
+    twins = {name: twin for name, twin in twins.items() if name not in left_out}
     halves = _both(lambda i: Half.of(both[i], measurable, graded, seed))
     rows: dict[str, Row] = {}
     for name, site, units in _rows(both, saes, sites, twins, seed):
@@ -121,6 +139,7 @@ def concept_scores(
         graded_too_rare,
         len(sample.test),
         len(sample.documents.unique()),
+        left_out,
     )
 
 
@@ -137,6 +156,43 @@ def _check(sample: Sample, sites: Mapping[str, str], twins: Mapping[str, StandIn
             )
     if twice := sorted({*sites} & {*twins}):
         raise KanaryError(f"{twice[0]!r} names both an SAE and a control. Rename one of them.")
+
+
+def firings(sae: SAE, x: Tensor) -> int:
+    """About how many values other than zero the codes of ``x [tokens, width]`` have, told from 1,024 of the tokens."""
+    some = x[:: max(1, len(x) // _LOOKED_AT)]
+    return round(len(x) * sum(len(codes.values) for codes in encoded(sae, some)) / max(1, len(some)))
+
+
+@torch.no_grad()
+def encoded(sae: SAE, x: Tensor) -> Iterator[SparseCodes]:
+    """The codes of ``x [tokens, width]``, on the CPU, a piece at a time: those of an untrained SAE may be dense."""
+    for piece in x.split(max(1, TILE // sae.d_sae)):
+        yield sae.encode(piece.to(sae.mean.device)).to("cpu")
+
+
+def _too_dense(
+    sample: Sample, saes: Mapping[str, SAE], sites: Mapping[str, str], twins: Mapping[str, StandIn]
+) -> dict[str, str]:
+    """Controls that take too much memory -> why."""
+    free, most, tokens = free_memory(), FIRINGS, len(sample.test)
+    for name, sae in saes.items():
+        n = firings(sae, sample.x[sites[name]])
+        if free is not None and n * PER_FIRING > free:
+            raise KanaryError(
+                f"{name} has {n / tokens:,.0f} active latents per token: their values on {tokens:,} tokens take "
+                f"{gigabytes(n * PER_FIRING)} of memory, but {gigabytes(free)} are free. "
+                f"Read fewer tokens: --concept-tokens {round_down(tokens * free / (n * PER_FIRING))}."
+            )
+        most = max(most, n)
+    left_out = {}
+    for name, twin in twins.items():
+        if isinstance(twin, Spliced) and (n := firings(twin.sae, sample.x[twin.site])) > most:
+            left_out[name] = (
+                f"{n / tokens:,.0f} of its {twin.sae.d_sae:,} latents are active on a token: about {n:,} values on "
+                f"{tokens:,} tokens, more than {most:,}"
+            )
+    return left_out
 
 
 def _both(of: Callable[[int], Half]) -> tuple[Half, Half]:
@@ -182,10 +238,10 @@ def _rows(
     for name, sae in saes.items():
         yield name, sites[name], _units(Spliced(sites[name], sae), name, both)
     for site in dict.fromkeys([*sites.values(), *(twin.site for twin in twins.values())]):
-        x = both[0].x[site], both[1].x[site]
-        yield f"neurons at {site}", site, (DenseUnits(x[0].cpu()), DenseUnits(x[1].cpu()))
-        directions = random_directions(x[0].shape[1], seed).to(x[0].device)
-        units = DenseUnits((x[0] @ directions).cpu()), DenseUnits((x[1] @ directions).cpu())
+        first, second = both[0].x[site], both[1].x[site]
+        yield f"neurons at {site}", site, (DenseUnits(first), DenseUnits(second))
+        directions = random_directions(first.shape[1], seed).to(_device(saes))
+        units = DenseUnits(projected(first, directions)), DenseUnits(projected(second, directions))
         yield f"random directions at {site}", site, units
     for name, twin in twins.items():
         yield name, twin.site, _units(twin, name, both)
@@ -196,24 +252,31 @@ def random_directions(width: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(width, width, generator=generator("random directions", seed)), dim=0)
 
 
-@torch.no_grad()
+def projected(x: Tensor, basis: Tensor, mean: Tensor | None = None) -> Tensor:
+    """``(x - mean) @ basis`` for ``x [tokens, width]``, ``basis [width, k]``: ``[tokens, k]`` float32, on the CPU.
+
+    It is computed where the basis is, a piece at a time.
+    """
+    found = torch.empty(len(x), basis.shape[1])
+    for piece, to in zip(x.split(_PIECE), found.split(_PIECE), strict=True):
+        here = piece.to(basis.device)
+        to.copy_((here if mean is None else here - mean) @ basis)
+    return found
+
+
+def _device(saes: Mapping[str, SAE]) -> torch.device:
+    return next((sae.mean.device for sae in saes.values()), torch.device("cpu"))
+
+
 def _units(twin: StandIn, name: str, both: tuple[Sample, Sample]) -> tuple[Units, Units]:
     """The units of an SAE or a control on both halves."""
     first, second = (half.x[twin.site] for half in both)
     if isinstance(twin, PCA):
-        basis, mean = twin.basis, twin.mean
-        return DenseUnits(((first - mean) @ basis).cpu()), DenseUnits(((second - mean) @ basis).cpu())
-    return SparseUnits.of(_codes(twin, name, first)), SparseUnits.of(_codes(twin, name, second))
-
-
-def _codes(twin: StandIn, name: str, x: Tensor) -> Iterator[SparseCodes]:
-    """The codes of ``x [tokens, width]``, a piece at a time: those of an untrained SAE may be dense."""
-    sae = twin.sae if isinstance(twin, Spliced) else None
-    for piece in x.split(max(1, TILE // sae.d_sae) if sae else 1024):
-        codes = sae.encode(piece) if sae else twin(piece)[1]
-        if codes is None:
-            raise KanaryError(f"The control {name!r} has no sparse codes, so it has no latents to judge. Leave it out.")
-        yield codes
+        units = (DenseUnits(projected(x, twin.basis, twin.mean)) for x in (first, second))
+        return next(units), next(units)
+    if not isinstance(twin, Spliced):
+        raise KanaryError(f"The control {name!r} has no sparse codes, so it has no latents to judge. Leave it out.")
+    return SparseUnits.of(encoded(twin.sae, first)), SparseUnits.of(encoded(twin.sae, second))
 
 
 def _row(

@@ -39,12 +39,11 @@ TEST = 500
 LEAST = 50
 """Positives and negatives that each half must have, or the concept is left out."""
 _ROOM = 2**21  # numbers in the problems that are solved together
-_COLUMNS = 64  # concepts whose mean differences are taken together
 _ROWS = 2**14  # tokens whose values are held in float64 together
 
 _T = TypeVar("_T")
 Values = Tensor | SparseCodes
-"""What a probe reads: ``[tokens, units]``, the coordinates of an activation or the latents of an SAE."""
+"""What a probe reads: ``[tokens, units]``, the coordinates of an activation or the latents of an SAE; on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,17 @@ class Draws:
         return weights
 
     def mean(self, values: Tensor, rows: Tensor) -> Tensor:
-        """The mean of ``values [rows]`` over tokens of the test half, and its resamples: ``[1 + resamples]`` float64."""
-        weights = self.weights(rows).double()
-        return values.double() @ weights / weights.sum(0)
+        """The mean of ``values [rows]`` over tokens of the test half, and its resamples: ``[1 + resamples]`` float64.
+
+        NaN in the resamples as in :meth:`weights`.
+        """
+        # fast because a resample needs no more than each group's sum: the draws of single tokens would be 8 kB each
+        table = torch.zeros(len(self.counts), 2, dtype=torch.float64)
+        table.index_add_(0, self.groups[rows], torch.stack([values.double(), torch.ones(len(rows)).double()], 1))
+        total, n = (self.counts.double().T @ table).unbind(1)
+        if int((table[:, 1] > 0).sum()) < FEWEST:
+            total[1:] = torch.nan
+        return total / n
 
 
 def balanced_draws(
@@ -202,20 +209,25 @@ def mean_differences(values: Values, draws: Draws) -> Tensor:
         ``[units, concepts]`` float64, one column for each concept of ``draws.train_rows``.
     """
     _check(values, draws)
-    found = []
-    for some in _some(list(draws.train_rows.values()), _COLUMNS):
-        contrast = torch.zeros(len(draws.test), len(some), dtype=torch.float64)
-        for i, rows in enumerate(some):
-            n = len(rows) // 2
-            contrast[rows[:n], i], contrast[rows[n:], i] = 1 / n, -1 / n
-        if isinstance(values, SparseCodes):
-            contrast = contrast.to(values.values.device)
-            found.append(transposed_product(values.values.double(), values.pattern, contrast).cpu())
-        else:
-            parts = zip(values.split(_ROWS), contrast.to(values.device).split(_ROWS), strict=True)
-            found.append(torch.stack([(x.double().T @ c).cpu() for x, c in parts]).sum(0))
+    rows = torch.cat([torch.zeros(0, dtype=torch.int64), *draws.train_rows.values()])
+    sizes = torch.tensor([len(each) for each in draws.train_rows.values()], dtype=torch.int64)
+    concept = torch.arange(len(sizes)).repeat_interleave(sizes)
+    holds = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[concept] < sizes[concept] // 2
+    weights = (2.0 * holds - 1).double() / (sizes[concept] // 2)
+    order = rows.argsort()
+    rows, concept, weights = rows[order], concept[order], weights[order]
     width = values.d_sae if isinstance(values, SparseCodes) else values.shape[1]
-    return torch.cat([torch.zeros(width, 0, dtype=torch.float64), *found], 1)
+    found = torch.zeros(width, len(sizes), dtype=torch.float64)
+    for first in range(0, len(draws.test), _ROWS):
+        some = values[first : first + _ROWS]
+        here = slice(*torch.searchsorted(rows, torch.tensor([first, first + _ROWS])).tolist())
+        contrast = torch.zeros(some.tokens if isinstance(some, SparseCodes) else len(some), len(sizes)).double()
+        contrast[rows[here] - first, concept[here]] = weights[here]
+        if isinstance(some, SparseCodes):
+            found += transposed_product(some.values.double(), some.pattern, contrast)
+        else:
+            found += some.double().T @ contrast
+    return found
 
 
 def best_units(differences: Tensor, draws: Draws, k: int) -> dict[str, Tensor]:
@@ -251,7 +263,7 @@ def fit_probes(
 def columns(values: Values, rows: Tensor, units: Tensor) -> Tensor:
     """The values of ``units [k]`` at the tokens ``rows``: ``[rows, k]`` float64 on the CPU."""
     if isinstance(values, Tensor):
-        found: Tensor = values[rows.to(values.device)][:, units.to(values.device)].double().cpu()
+        found: Tensor = values[rows][:, units].double()
         return found
     which, latents, entries = entries_at(values, rows)
     column = torch.full((values.d_sae,), -1)
@@ -264,13 +276,12 @@ def columns(values: Values, rows: Tensor, units: Tensor) -> Tensor:
 
 
 def entries_at(codes: SparseCodes, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The non-zero values at the tokens ``rows``, on the CPU: which of ``rows``, latent, value (float64), each ``[nnz]``."""
-    rows = rows.to(codes.offsets.device)
+    """The non-zero values at the tokens ``rows``: which of ``rows``, latent, value (float64), each ``[nnz]``."""
     starts, ends = codes.offsets[rows], codes.offsets[rows + 1]
     lengths = ends - starts
-    which = torch.arange(len(rows), device=rows.device).repeat_interleave(lengths)
-    at = torch.arange(len(which), device=rows.device) + (ends - lengths.cumsum(0))[which]
-    return which.cpu(), codes.indices[at].cpu(), codes.values[at].cpu().double()
+    which = torch.arange(len(rows)).repeat_interleave(lengths)
+    at = torch.arange(len(which)) + (ends - lengths.cumsum(0))[which]
+    return which, codes.indices[at], codes.values[at].double()
 
 
 def _standardise(x: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
@@ -340,7 +351,8 @@ def _check(values: Values, draws: Draws) -> None:
     tokens = len(values) if isinstance(values, Tensor) else values.tokens
     if tokens != len(draws.test):
         raise KanaryError(f"There are values of {tokens} tokens, but the probes are drawn from {len(draws.test)}.")
-    if not bool((values if isinstance(values, Tensor) else values.values).isfinite().all()):
+    parts = (values if isinstance(values, Tensor) else values.values).split(_ROWS)  # isfinite makes copies
+    if not all(bool(part.isfinite().all()) for part in parts):
         raise KanaryError("A probe cannot be fitted to NaN or infinity; leave out the tokens that have them.")
 
 

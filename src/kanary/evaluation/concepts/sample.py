@@ -9,6 +9,7 @@ from torch import Tensor
 from kanary.activations.pool import generator
 from kanary.activations.source import resolve_lm_batch
 from kanary.errors import KanaryError
+from kanary.evaluation.concepts.memory import free_memory, gigabytes, round_down
 from kanary.lm import LanguageModel
 from kanary.text import TextSource, TokenBatch, Windows
 from kanary.text.labelled.concepts import find_concept
@@ -19,19 +20,21 @@ from kanary.text.windows import Part
 
 EVERYWHERE = ("domain", "language", "script")
 """Concepts with one of these prefixes, or with a family's name, are judged at every token."""
+_PER_LABEL = 24
+"""Bytes per token and concept: labels and what is judged, as such, by halves, as numbers to be counted, and shuffled."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Tokens of the labelled corpus with what holds at each; special tokens are left out.
+    """Tokens of the labelled corpus with what holds at each; special tokens are left out. Everything is on the CPU.
 
     The two halves share no document: units are chosen on the selection half and judged on the test half.
     """
 
     x: Mapping[str, Tensor]
-    """Site -> ``[tokens, width]`` raw activations, float32, on the model's device."""
+    """Site -> ``[tokens, width]`` raw activations, float32."""
     labels: Tensor
-    """``[tokens, concepts]`` bool, on the CPU, like all that follows."""
+    """``[tokens, concepts]`` bool."""
     judged: Tensor
     """``[tokens, concepts]`` bool: the token counts for the concept, as a positive or a negative."""
     values: Tensor
@@ -45,10 +48,12 @@ class Sample:
     """Those of the concepts that have a unit, in the order of ``values``."""
 
     def half(self, test: bool) -> "Sample":
-        """The tokens of one half."""
-        kept = self.test == test
+        """The tokens of one half: views where they lie together, as :func:`sample` lays them, copies otherwise."""
+        rows = (self.test == test).nonzero().squeeze(1)
+        together = len(rows) == 0 or int(rows[-1] - rows[0]) == len(rows) - 1
+        kept = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) and together else rows
         return Sample(
-            {site: values[kept.to(values.device)] for site, values in self.x.items()},
+            {site: values[kept] for site, values in self.x.items()},
             self.labels[kept],
             self.judged[kept],
             self.values[kept],
@@ -72,7 +77,7 @@ def sample(
     concepts: Sequence[str] = (),
     show: Callable[[int], None] | None = None,
 ) -> Sample:
-    """Reads the labelled corpus and runs the model on it.
+    """Reads the labelled corpus and runs the model on it; the tokens of the selection half come first.
 
     Where concepts are shared by several families (tense, sentiment, occupation …), a family that does not mark them
     says nothing by a missing label: they are judged only in documents of families that mark some concept of that
@@ -89,7 +94,7 @@ def sample(
 
     Raises:
         KanaryError: another text than the labelled corpus, an unknown concept or site (with the nearest), a window that
-            the model cannot read, or fewer than 1 token asked for.
+            the model cannot read, fewer than 1 token asked for, or more than fit into the memory that is free.
     """
     if tokens < 1:
         raise KanaryError(f"tokens={tokens} must be at least 1.")
@@ -97,6 +102,7 @@ def sample(
         raise KanaryError("No site was given to read the concepts at; for example resid_post.2.")
     names = tuple(dict.fromkeys(find_concept(name).name for name in concepts))
     labels = Labels(text, lm)  # of every concept: which families mark a prefix is told by all that have it
+    _refuse_large(lm, sites, tokens, len(labels.concepts))
     parts: list[_Read] = []
     left = tokens
     batch_size = resolve_lm_batch(lm_batch, window, lm.device.type)
@@ -108,21 +114,49 @@ def sample(
         left -= len(read.documents)
         if left <= 0:
             break
-    whole = _joined(parts)
-    families = _families(text, whole.documents)
-    judged = _judged(whole.labels, families, labels.concepts)
+    documents = torch.cat([part.documents for part in parts])
+    families = _families(text, documents)
+    test = _halves(documents, families, seed)
+    order = test.long().argsort(stable=True)
+    held = torch.cat([part.labels for part in parts])[order]
+    judged = _judged(held, [families[i] for i in order.tolist()], labels.concepts)
     columns = [labels.concepts.index(name) for name in names or labels.concepts]
     graded = [name for name in labels.graded if not names or name in names]
+    values = torch.cat([part.values for part in parts])[order]
     return Sample(
-        whole.x,
-        whole.labels[:, columns],
-        judged[:, columns],
-        whole.values[:, [labels.graded.index(name) for name in graded]],
-        whole.documents,
-        _halves(whole.documents, families, seed),
+        {site: _laid([part.x.pop(site) for part in parts], order.argsort()) for site in dict.fromkeys(sites)},
+        held[:, columns] if names else held,
+        judged[:, columns] if names else judged,
+        values[:, [labels.graded.index(name) for name in graded]],
+        documents[order],
+        test[order],
         names or labels.concepts,
         tuple(graded),
     )
+
+
+def check_sample(lm: LanguageModel, text: TextSource, sites: Sequence[str], tokens: int, part: Part) -> None:
+    """The first steps of :func:`sample`, in a moment: finds room for so many tokens, and aligns one window with its labels.
+
+    Raises:
+        KanaryError: what :func:`sample` would raise: above all, a tokenizer that cannot be aligned, or too little memory.
+    """
+    labels = Labels(text, lm)
+    _refuse_large(lm, sites, tokens, len(labels.concepts))
+    labels.of(next(Windows(text, lm, window=min(64, lm.context), part=part)))
+
+
+def _refuse_large(lm: LanguageModel, sites: Sequence[str], tokens: int, concepts: int) -> None:
+    """The activations of all sites, once more as many for random directions, and the labels."""
+    widths = [lm.width(site) for site in dict.fromkeys(sites)]
+    each = 4 * (sum(widths) + max(widths)) + _PER_LABEL * concepts
+    free = free_memory()
+    if free is not None and tokens * each > free:
+        raise KanaryError(
+            f"{tokens:,} tokens of the labelled corpus at {', '.join(dict.fromkeys(sites))} take "
+            f"{gigabytes(tokens * each)} of memory, but {gigabytes(free)} are free. "
+            f"Read fewer: --concept-tokens {round_down(free / each)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -137,18 +171,16 @@ class _Read:
 
 def _read(lm: LanguageModel, labels: Labels, batch: TokenBatch, sites: Sequence[str]) -> _Read:
     kept = ~batch.special
-    x = {site: found[kept.to(found.device)].float() for site, found in lm.capture(batch.tokens, sites).items()}
+    x = {site: found[kept.to(found.device)].cpu().float() for site, found in lm.capture(batch.tokens, sites).items()}
     return _Read(x, labels.of(batch)[kept], labels.values(batch)[kept], batch.documents[kept])
 
 
-def _joined(parts: list[_Read]) -> _Read:
-    x = {site: torch.cat([part.x[site] for part in parts]) for site in parts[0].x}
-    return _Read(
-        x,
-        torch.cat([part.labels for part in parts]),
-        torch.cat([part.values for part in parts]),
-        torch.cat([part.documents for part in parts]),
-    )
+def _laid(parts: list[Tensor], places: Tensor) -> Tensor:
+    """The rows of ``parts`` at their ``places [rows]``; each part is given up as soon as it is copied."""
+    whole = torch.empty(len(places), parts[0].shape[1])
+    for some in places.split([len(part) for part in parts]):
+        whole[some] = parts.pop(0)
+    return whole
 
 
 def _families(text: TextSource, documents: Tensor) -> list[str]:

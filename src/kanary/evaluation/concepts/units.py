@@ -86,7 +86,8 @@ class SparseUnits:
         offsets = F.pad(counts.sum(0).cumsum(0), (1, 0))
         values, places = torch.empty(int(offsets[-1])), torch.empty(int(offsets[-1]), dtype=torch.int32)
         starts = offsets[:-1] + counts.cumsum(0) - counts  # where each piece's values of each latent go
-        for (piece, rows, sizes), start in zip(found, starts, strict=True):
+        for start in starts:
+            piece, rows, sizes = found.pop(0)  # and forgotten once it is copied
             shift = start - (sizes.cumsum(0) - sizes)
             to = torch.repeat_interleave(shift, sizes) + torch.arange(len(piece))
             values[to], places[to] = piece, rows

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kanary.evaluation.concepts.best import Found
 from kanary.evaluation.concepts.ground_truth import GroundTruth
 from kanary.evaluation.concepts.measure import shuffled_name
-from kanary.evaluation.pages.glossary import CONCEPTS
+from kanary.evaluation.pages.glossary import CONCEPT_UNITS, CONCEPTS
 from kanary.evaluation.pages.pictures import NOTHING, controls_of, interval, short
 from kanary.evaluation.result import Evaluation
 from kanary.scales import number
@@ -22,6 +22,7 @@ class Row(NamedTuple):
     cells: list[tuple[str, str]]
     """Value, and its interval or what else belongs to it; the SAE's first."""
     n: str
+    """With its unit, where rows of one table have several."""
 
 
 class Tables(NamedTuple):
@@ -32,6 +33,8 @@ class Tables(NamedTuple):
     tokens: int
     documents: int
     too_rare: dict[str, str]
+    notes: list[str]
+    """What has no number, and why."""
 
 
 def concept_tables(evaluation: Evaluation, name: str) -> Tables | None:
@@ -40,25 +43,35 @@ def concept_tables(evaluation: Evaluation, name: str) -> Tables | None:
     if truth is None:
         return None
     site = truth.concepts.rows[name].site
-    twins = [control for control in controls_of(evaluation, name) if control in truth.rows]
+    controls = {control: short(evaluation, control, name) for control in controls_of(evaluation, name)}
+    twins = {control: words for control, words in controls.items() if control in truth.rows}
     own = {f"neurons at {site}": "neurons", f"random directions at {site}": "random directions"}
-    own |= {control: short(evaluation, control, name) for control in twins}
+    own |= twins
     own[shuffled_name(name)] = "shuffled labels"
     rows = [name, *own]
     groups = [
         ("Over all concepts", list(_summaries(truth, rows))),
         ("Concept by concept: AUROC of the best unit", list(_concepts(truth, rows))),
     ]
+    left_out = truth.concepts.left_out
+    notes = [_DASHES, *(f"Left out: {controls[each]}. {left_out[each]}." for each in controls if each in left_out)]
     counts = truth.concepts.tokens, truth.concepts.documents
-    return Tables([name, *own.values()], groups, *counts, dict(truth.concepts.too_rare))
+    return Tables([name, *own.values()], groups, *counts, dict(truth.concepts.too_rare), notes)
+
+
+_DASHES = (
+    "All rows are over the same concepts. A dash stands for what was not measured: random directions have no probes, probes "
+    "on all coordinates are those of the neurons, and what fires or is silent are latents alone."
+)
 
 
 def _summaries(truth: GroundTruth, rows: list[str]) -> Iterator[Row]:
     summaries = [truth.summary(row) for row in rows]
     for key in dict.fromkeys(key for summary in summaries for key in summary):
         cells = [summary.get(key, NOTHING) for summary in summaries]
-        n = next((m.n for m in cells if m.n), 0)
-        yield Row(key, CONCEPTS.get(key, ""), [(number(m.value), interval(m)) for m in cells], f"{n:,}")
+        n, unit = next((m.n for m in cells if m.n), 0), CONCEPT_UNITS.get(key, "")
+        counted = f"{n:,} {unit}{'s' if unit and n != 1 else ''}".strip()
+        yield Row(key, CONCEPTS.get(key, ""), [(number(m.value), interval(m)) for m in cells], counted)
 
 
 def _concepts(truth: GroundTruth, rows: list[str]) -> Iterator[Row]:
@@ -66,7 +79,7 @@ def _concepts(truth: GroundTruth, rows: list[str]) -> Iterator[Row]:
     for concept in sorted(mine, key=lambda name: -mine[name].auroc.value):
         found = [truth.concepts.rows[row].found[concept] for row in rows]
         cells = [_cell(row, each) for row, each in zip(rows, found, strict=True)]
-        yield Row(concept, find_concept(concept).says, cells, f"{found[0].positives:,}")
+        yield Row(concept, find_concept(concept).says, cells, f"{found[0].positives:,} tokens")
 
 
 def _cell(row: str, found: Found) -> tuple[str, str]:

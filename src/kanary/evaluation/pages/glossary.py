@@ -10,6 +10,7 @@ GROUPS = {
     "reconstruction_quality": "How close is the reconstruction?",
     "shrinkage": "Does the reconstruction have the right size?",
     "sparsity": "How many latents are active?",
+    "splines": "What do the learned functions do?",
     "misc_metrics": "Are the latents used, and different?",
     "as_coded_elsewhere": "Other people's formulas, for comparing with their tables",
     "token_stats": "How many tokens?",
@@ -58,9 +59,40 @@ METRICS = {
     "explained_variance_saebench": "SAEBench 0.6.0's formula: the variance is taken about (mean of x²)², so the value "
     "changes with the scale of x. Only for comparing with its tables.",
     "mse_saebench": "SAEBench 0.6.0's formula: the squared error divided by the tokens of its batch once more.",
+    "straight_ev_lost": "Explained variance that is lost when every learned function is replaced by its best straight line "
+    "through the origin (the straight twin among the controls), on the same tokens. Below 0, the bends do harm.",
+    "straight_ce_increase": "Loss of the model, in nats per token, that is added when they are.",
     "total_tokens_eval_reconstruction": "Tokens over which losses and KL were measured.",
     "total_tokens_eval_sparsity_variance": "Tokens over which everything else was measured.",
 }
+
+_OF_A_PART = {
+    "nonlinearity": "Share of the functions' energy that no straight line through the origin explains: "
+    "1 − |Σ p f ψ|² / (Σ p f² · Σ p |ψ|²), ψ(f) the function's output at f, p how often f occurs. 0 for a linear part.",
+    "curvature": "Share of the energy off the latents' straight lines, whatever the speed along them: 1 − (largest eigenvalue "
+    "of Σ p ψψᵀ) / Σ p |ψ|², over all latents together. 0 where no direction changes with intensity.",
+    "curvature_per_latent": "The same for each latent on its own, averaged over those with 32 values or more (n counts them).",
+    "curved_share": "Share of these latents with a curvature above 1 %.",
+    "turning_angle": "Mean angle, in degrees, between what such a latent adds at its weak codes (10 % quantile) and at its "
+    "strong ones (90 %).",
+    "turning_angle_p90": "One in ten of these latents turns by at least so much.",
+    "values_outside": "Share of the values (n counts them) outside their function's grid, where it goes on as a straight line.",
+    "tokens_outside": "Share of the tokens with any such value.",
+    "share_linear": "Share of the functions whose simplest name is a straight line, R² ≥ .99; n counts all with enough values.",
+    "share_saturating": "The same for tanh and sigmoid.",
+    "share_thresholded": "The same for relu, step and absolute value.",
+    "share_bump": "The same for Gaussian and rational bumps.",
+    "share_periodic": "The same for sines.",
+    "share_power_like": "The same for powers, roots, reciprocal, exponential and logarithm.",
+    "share_other": "No simple form explains 99 % of the variance.",
+    "share_constant": "Share of the functions that are constant: of a curved decoder, latents that stay straight.",
+}
+SPLINES = {
+    f"{part}_{name}": f"{part.capitalize()}: {text}"
+    for part in ("encoder", "decoder")
+    for name, text in _OF_A_PART.items()
+}
+"""The numbers of :func:`kanary.evaluation.splines.spline_metrics`."""
 
 CONCEPTS = {
     "mean_auroc": "Mean over the concepts of the AUROC of the best unit, which was chosen on other passages: the chance that "
@@ -84,3 +116,16 @@ CONCEPTS = {
     ".03 to its F1.",
 }
 """The numbers of :class:`kanary.evaluation.concepts.ground_truth.GroundTruth`."""
+
+_PROBES = ("probing_accuracy_1", "probing_accuracy_2", "probing_accuracy_5", "probing_accuracy_all")
+_PARENTS = ("absorption_full", "absorption_fraction", "parent_recall", "parent_false_alarms")
+CONCEPT_UNITS = {
+    "mean_auroc": "concept",
+    "mean_f1": "concept",
+    "recall_at_0.9": "concept",
+    "mean_graded_r": "graded concept",
+    "monosemanticity": "latent",
+    **dict.fromkeys((*_PROBES, *_PARENTS), "token"),
+    "latents_per_parent": "parent",
+}
+"""What the n of each of them counts."""

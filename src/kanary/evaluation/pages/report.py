@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 from kanary.evaluation.capability import kept
 from kanary.evaluation.pages.concepts import Row, Tables, concept_tables
-from kanary.evaluation.pages.glossary import GROUPS, METRICS
+from kanary.evaluation.pages.glossary import GROUPS, METRICS, SPLINES
 from kanary.evaluation.pages.page import render
 from kanary.evaluation.pages.pictures import Figure, controls_of, interval, metric, percent, pictures, short
+from kanary.evaluation.pages.splines import Section as SplinesSection
+from kanary.evaluation.pages.splines import functions_section, outside_grids
 from kanary.evaluation.result import Answer, Evaluation, Metric, Prompt
+from kanary.evaluation.standin import STRAIGHT
 from kanary.evaluation.sums import FEWEST
 from kanary.scales import number
 
@@ -43,6 +46,7 @@ class Section(NamedTuple):
     left_out: list[str]
     columns: list[str]
     groups: list[tuple[str, list[Row]]]
+    functions: SplinesSection | None
     concepts: Tables | None
     said: list[tuple[Prompt, Answer, Answer]]
     about: dict[str, object]
@@ -82,6 +86,7 @@ def _section(evaluation: Evaluation, name: str, anchor: str) -> Section:
         left_out=left_out,
         columns=[name, *(short(evaluation, control, name) for control in controls)],
         groups=list(_groups(evaluation, name, controls)),
+        functions=functions_section(evaluation, name),
         concepts=concept_tables(evaluation, name),
         said=_said(evaluation, name),
         about=dict(evaluation.about.get(name, {})),
@@ -213,7 +218,8 @@ def _below(a: Metric, b: Metric) -> bool:
 
 
 def _rivals(evaluation: Evaluation, name: str) -> list[str]:
-    return [c for c in controls_of(evaluation, name) if not c.startswith("identity at ")]
+    """Without the identity, and without the straightened copy, which is no other way to get there."""
+    return [c for c in controls_of(evaluation, name) if not c.startswith(("identity at ", STRAIGHT))]
 
 
 def _width(evaluation: Evaluation, name: str) -> int:
@@ -258,6 +264,7 @@ def warnings(evaluation: Evaluation, name: str) -> Iterator[str]:
             )
     if 0.5 < dead.value < 1:
         yield f"{percent(dead.value)} of the latents never fired on {dead.n:,} tokens: most of the SAE is unused."
+    yield from outside_grids(mine)
     tokens = evaluation.held_out.get("tokens")
     if tokens is not None and tokens < FEW_TOKENS:
         yield f"Only {tokens:,} tokens were measured, fewer than {FEW_TOKENS:,}: rare latents look dead, intervals are wide."
@@ -275,12 +282,13 @@ def _groups(evaluation: Evaluation, name: str, controls: list[str]) -> Iterator[
     """Every metric, in the order of the glossary; unknown groups and metrics last, without an explanation."""
     columns = [evaluation.saes[name], *(evaluation.controls[control] for control in controls)]
     known = [group for group in GROUPS if group in columns[0]]
+    explained = METRICS | SPLINES
     for group in known + [group for group in columns[0] if group not in GROUPS]:
         rows = []
         for key, mine in columns[0][group].items():
             cells = [metric(column, key) for column in columns]
             texts = [(number(m.value, 4), interval(m, 4)) for m in cells]
-            rows.append(Row(key, METRICS.get(key, ""), texts, f"{mine.n:,}" if mine.n else "–"))
+            rows.append(Row(key, explained.get(key, ""), texts, f"{mine.n:,}" if mine.n else "–"))
         yield GROUPS.get(group, group), rows
 
 
