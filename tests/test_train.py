@@ -56,6 +56,20 @@ def test_every_kind_of_sae_goes_from_model_and_text_to_a_folder_that_loads(
     assert sae.config.trained_on["fingerprint"] == tiny_lm.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [("kan-hidden", "kan-bend"), ("kan-edge", "kan-curve"), ("kan-node", "kan-gain")]
+)
+def test_kan_parts_are_words_on_the_command_line(
+    encoder: str, decoder: str, tiny_llama: Path, text: Path, tmp_path: Path
+) -> None:
+    fields = small(tiny_llama, text, out=tmp_path / "run", encoder=encoder, decoder=decoder, eval_tokens=2000)
+    assert kanary("train", *flags(fields)).code == 0
+    config = library.SAE.from_pretrained(tmp_path / "run").config
+    assert (config.encoder["name"], config.decoder["name"]) == (encoder, decoder)
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert "straight twin of topk" in json.dumps(rows)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_stand_beside_controls_and_carry_intervals(
     kind: str, tiny_llama: Path, text: Path, tmp_path: Path

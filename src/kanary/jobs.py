@@ -35,6 +35,7 @@ from kanary.training.logs import open_loggers, require_loggers
 from kanary.training.progress import TrainingProgress, say
 
 REMEMBERED = ("l0", "explained_variance", "ce_loss_score", "ce_loss_without_sae", "dead_share")
+SMALL = 32  # a width of activations at which an SAE is built only to see whether its options fit each other
 """The numbers that a trained SAE carries with it."""
 
 
@@ -79,7 +80,8 @@ def train(
     named = dict(zip(names(configs), configs, strict=True))
     shared_values(configs)
     for each in configs:
-        SAE(each.sae_config(1))  # refuses what cannot be built before anything slow is loaded
+        # refuses what cannot be built before anything slow is loaded; how wide the model is is not known yet
+        SAE(each.sae_config(SMALL))
     try:
         with exclusive(folder):
             if resume is None:
