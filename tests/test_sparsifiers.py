@@ -113,7 +113,7 @@ def test_batchtopk_learns_its_threshold_in_training_and_uses_it_at_inference() -
     for seed in range(40):
         codes = selected(part, torch.randn(64, 50, generator=torch.Generator().manual_seed(seed)))
         smallest.append(float(codes[codes > 0].min()))
-        part.after_step(5.0, smallest[-1])
+        part.after_step(5.0, 3 * smallest[-1])  # an encoder may have made larger codes of the scores that were let in
     expected = smallest[0]
     for value in smallest[1:]:
         expected += 0.1 * (value - expected)

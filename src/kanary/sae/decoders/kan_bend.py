@@ -48,16 +48,16 @@ class KANBend(CurvedDecoder):
         self._draw(0)
 
     def forward(self, values: Tensor, pattern: Pattern | None) -> Tensor:
-        straight = super().forward(values, pattern)
+        x_hat = super().forward(values, pattern)
         if self.curves.idle:
-            return straight
+            return x_hat
         bends = self._bends(values, pattern)
         if pattern is None:
-            return straight + sum(s @ self.W_bend[:, r] for r, s in enumerate(bends))
+            return x_hat + sum(s @ self.W_bend[:, r] for r, s in enumerate(bends))
         rank = len(bends)
         if rank > 1:  # with one bend per latent the order of the entries by latent serves both directions
             pattern = spread(pattern, torch.arange(rank, device=values.device)[None], rank)
-        return straight + sparse_decode(torch.stack(bends, 1).reshape(-1), self.W_bend.flatten(0, 1), pattern)
+        return x_hat.add_(sparse_decode(torch.stack(bends, 1).reshape(-1), self.W_bend.flatten(0, 1), pattern))
 
     def lengths(self, active: Active, values: Tensor) -> Tensor:
         """``sqrt(f^2 + sum_r s_r(f)^2)``, where directions are as long as they should be."""

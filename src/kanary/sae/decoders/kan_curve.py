@@ -35,17 +35,17 @@ class KANCurve(CurvedDecoder):
         return self.knots_dec.transpose(1, 2)
 
     def forward(self, values: Tensor, pattern: Pattern | None) -> Tensor:
-        straight = super().forward(values, pattern)
+        x_hat = super().forward(values, pattern)
         if self.curves.idle:
-            return straight
+            return x_hat
         if pattern is not None:
-            return straight + self._bent(values, pattern)
+            return x_hat.add_(self._bent(values, pattern))
         codes = SparseCodes.from_dense(values)
-        bent = straight + self._bent(codes.values, codes.pattern)
+        x_hat = x_hat + self._bent(codes.values, codes.pattern)
         if not values.requires_grad:
-            return bent
+            return x_hat
         # where a code is 0 its curve is too, but not its slope, by which a threshold learns
-        return bent + values.masked_fill(values.detach() != 0, 0) @ self._starts().detach()
+        return x_hat + values.masked_fill(values.detach() != 0, 0) @ self._starts().detach()
 
     def _bent(self, values: Tensor, pattern: Pattern) -> Tensor:
         numbers, weights = self.curves.terms(values, pattern.latents)

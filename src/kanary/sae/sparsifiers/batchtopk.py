@@ -37,6 +37,7 @@ class BatchTopK(ScheduledK):
         super().__init__(d_model, d_sae, options)
         self.register_buffer("threshold", torch.tensor(-1.0))  # -1: nothing learned yet
         self.register_buffer("floor", torch.tensor(-1.0))  # of the entries that are looked at in training; -1: none yet
+        self._cut = 0.0  # the smallest positive pre-activation that the last batch kept
 
     def mask(self, pre: Tensor) -> Tensor:
         if not self.training:
@@ -51,21 +52,25 @@ class BatchTopK(ScheduledK):
         if not self.training:
             return None
         wanted = self._k * pattern.tokens
+        positive = pre[pre > 0]
+        self._cut = float(positive.min()) if len(positive) else 0.0
         if len(pre) < wanted and self.floor > 0:
             self.floor.mul_(0.8 if self.floor > 1e-3 else 0.0)
             raise SelectAgain
         if len(pre) <= wanted:
             return None
         cut = pre.kthvalue(len(pre) - wanted + 1).values
+        self._cut = max(self._cut, float(cut))
         spare = int(wanted * SLACK)
         self.floor.copy_(pre.kthvalue(len(pre) - spare + 1).values if spare <= len(pre) else pre.min() * 0.98)
         self.floor.clamp_min_(0)
         return pre >= cut
 
     def after_step(self, l0: float, smallest: float) -> None:
-        if smallest > 0:
+        # the smallest score that was let in, not the smallest code, which an encoder may have made of it (kan-node)
+        if self._cut > 0:
             rate = self.options.threshold_rate if self.threshold >= 0 else 1.0
-            self.threshold.lerp_(torch.full_like(self.threshold, smallest), rate)
+            self.threshold.lerp_(torch.full_like(self.threshold, self._cut), rate)
 
     def _guess(self, pre: Tensor) -> float:
         """A floor for the very first batch from a sixteenth of its first tile."""
