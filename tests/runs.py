@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import random
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -142,6 +143,8 @@ class Child:
 def _run(words: list[str], out: str, err: str, plant: Callable[[], None] | None) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    # a shell that runs the tests in the background makes them ignore what the tests send
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if plant:
         plant()
     sys.argv = ["kanary", *words]

@@ -145,7 +145,7 @@ def _slowly() -> None:
     append = StoreWriter.append
 
     def slow(self: StoreWriter, pool: Any) -> None:
-        time.sleep(1.0)  # long enough for a busy machine to send its signal in time
+        time.sleep(0.2)
         append(self, pool)
 
     StoreWriter.append = slow  # type: ignore[method-assign]

@@ -124,7 +124,7 @@ def how_it_was_trained(lm: LanguageModel, log: list[Line], half: list[Line]) -> 
 {last["step"]:,} steps, which took
 {duration(last["seconds"])}. The text is the corpus of seed 0 with extra documents of the families {practice}, without its
 documents with `id % {recipe.HELD_OUT} == {recipe.HELD_OUT - 1}`, which are held out.
-The matrices inside the blocks were trained with Muon, all else with AdamW."""
+The matrices inside the blocks were trained with Muon, all else with AdamW, in the stages that the tool lists."""
     return f"""
 ## How it was trained
 

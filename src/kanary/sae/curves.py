@@ -25,7 +25,7 @@ ROWS = 1024  # functions moved at a time
 
 @dataclass(frozen=True)
 class CurveOptions:
-    knots: int = option(8, "numbers by which a latent's function is described")
+    knots: int = option(8, "numbers by which each function is described")
     basis: str = option("hat", "of the functions: hat (piecewise linear) or bspline (cubic)")
     joins: float = option(0.1, "share of training after which the functions begin to learn")
     pace: float = option(0.1, "share of the learning rate at which the functions learn")

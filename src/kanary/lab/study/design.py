@@ -65,7 +65,7 @@ class Control:
 class Tuning:
     """The budget with which every learning rate is tuned."""
 
-    rates: tuple[float, ...] = option((0.4, 1.0, 2.5), "As multiples of the default for the width.")
+    rates: tuple[float, ...] = option((0.5, 1.0, 2.0, 4.0), "As multiples of the default for the width.")
     share: float = option(1 / 3, "Share of the tokens of training.")
     l0: int = option(16, "At this L0, or the nearest that the setting has.")
     seed: int = option(100, "Not one of the seeds that are reported.")

@@ -52,10 +52,15 @@ class Numbers:
             self._found.setdefault((cell.setting, Role(cell.variant, cell.l0)), {})[cell.seed] = numbers
 
     def of(self, setting: str, role: Role, metric: str, seeds: Sequence[int]) -> dict[int, float]:
-        """Seed -> number, where there is one; a training that broke down has infinite FVU."""
+        """Seed -> number, where there is one."""
         found = self._found.get((setting, role), {})
         values = {seed: found[seed].get(metric) for seed in seeds if seed in found}
         return {seed: float(value) for seed, value in values.items() if value is not None}
+
+    def broke_down(self, setting: str, role: Role, seeds: Sequence[int]) -> bool:
+        """Whether the training of any of ``seeds`` did."""
+        found = self._found.get((setting, role), {})
+        return any(found[seed].get("failed") is not None for seed in seeds if seed in found)
 
 
 class Comparison(NamedTuple):
@@ -109,14 +114,18 @@ def verdicts(numbers: Numbers, design: Design, grids: Mapping[str, Grid]) -> lis
     found = []
     for family in (name for name, of in design.families.items() if of.kan):
         settings = {
-            name: _in_setting(first, design, grid, family) for name, grid in grids.items() if family in grid.families
+            name: _in_setting(numbers, first, design, grid, family, design.seeds)
+            for name, grid in grids.items()
+            if family in grid.families
         }
         real = [outcome for name, outcome in settings.items() if design.settings[name].real]
         overall = over_settings(real)
         confirmed = None
         if overall == "win":
             won = [name for name in settings if settings[name] == "win" and design.settings[name].real]
-            confirmed = over_settings([_in_setting(again, design, grids[name], family) for name in won])
+            confirmed = over_settings(
+                [_in_setting(numbers, again, design, grids[name], family, design.confirm) for name in won]
+            )
         if settings:
             found.append(Verdict(family, settings, overall, confirmed, _gain(first, design, family)))
     return found
@@ -164,7 +173,9 @@ def best_family(numbers: Numbers, design: Design, grids: Mapping[str, Grid]) -> 
     return min(scores, key=lambda family: fmean(scores[family])) if scores else None
 
 
-def _in_setting(found: Sequence[Comparison], design: Design, grid: Grid, family: str) -> Outcome:
+def _in_setting(
+    numbers: Numbers, found: Sequence[Comparison], design: Design, grid: Grid, family: str, seeds: Sequence[int]
+) -> Outcome:
     def against(metric: str, l0: int) -> list[Outcome]:
         known = {
             each.control: each.outcome
@@ -173,7 +184,12 @@ def _in_setting(found: Sequence[Comparison], design: Design, grid: Grid, family:
         }
         return [known.get(control, "no verdict") for control in design.decides]
 
-    return in_setting([at_level(against(DECIDES, k), against(VETO, k)) for k in grid.levels])
+    def level(l0: int) -> Outcome:
+        if numbers.broke_down(grid.name, Role(grid.base(family), l0), seeds):
+            return "loss"
+        return at_level(against(DECIDES, l0), against(VETO, l0))
+
+    return in_setting([level(k) for k in grid.levels])
 
 
 def _gain(found: Sequence[Comparison], design: Design, family: str) -> float:

@@ -43,6 +43,7 @@ def page(found: Findings) -> str:
         f"{len(found.numbers.cells)} SAEs; seeds {', '.join(map(str, study.design.seeds))}. Differences are paired by seed, "
         "with 95 % intervals (Student's t); one whose interval holds 0 is a tie. The rule is in the study's README.md.",
         *study.notes,
+        *_broken(found),
         "## Verdicts",
         _verdicts(found),
         *_questions(found),
@@ -56,6 +57,12 @@ def page(found: Findings) -> str:
         f"{judged} differences were judged. With nothing to find, one in twenty would still lie beyond its interval.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _broken(found: Findings) -> Iterator[str]:
+    broken = [cell.id for cell, values in found.numbers.cells.items() if values.get("failed") is not None]
+    if broken:
+        yield f"Trainings that broke down, which count as losses: {', '.join(broken)}."
 
 
 def _verdicts(found: Findings) -> str:

@@ -1,6 +1,7 @@
 """``kanary study``: trains and measures every cell that is not finished yet, then writes the tables."""
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -203,7 +204,9 @@ class Study:
             else:
                 numbers["tuning_fvu"] = fidelity(trained.sae, setting.tuning.to(trained.sae.mean.device)).fvu
             numbers["measuring_seconds"] = time.perf_counter() - began
-        finite = {key: None if isinstance(value, float) and value != value else value for key, value in numbers.items()}
+        finite = {
+            key: None if value in (math.inf, -math.inf) or value != value else value for key, value in numbers.items()
+        }
         self.results.write(cell.id, self.recipe(cell), finite)
         return finite
 

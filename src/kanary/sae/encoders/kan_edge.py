@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kanary.config import option
 from kanary.errors import KanaryError, nearest
 from kanary.kernels import Pattern, product_at, transposed_product, weigh_rows
-from kanary.sae.curves import Schedule
+from kanary.sae.curves import CurveOptions, Schedule
 from kanary.sae.encoders.hidden import GRIDS, START
 from kanary.sae.encoders.linear import LinearEncoder, Term
 from kanary.sae.parts import TILE, Active, Encoder, Sparsifier, part
@@ -24,11 +24,8 @@ BASES = ("linear", "silu", "none")
 
 
 @dataclass(frozen=True)
-class KANEdgeOptions:
-    knots: int = option(8, "numbers by which an edge's function is described")
+class KANEdgeOptions(CurveOptions):
     basis: str = option("bspline", "of the functions: hat (piecewise linear), bspline (cubic), rbf or chebyshev")
-    joins: float = option(0.1, "share of training after which the functions begin to learn")
-    pace: float = option(0.1, "share of the learning rate at which the functions learn")
     base: str = option("linear", "beside the functions: linear (begins as the linear encoder), silu, or none")
 
 
