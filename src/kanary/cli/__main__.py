@@ -1,0 +1,5 @@
+"""``python -m kanary.cli``."""
+
+from kanary.cli import main
+
+main()
