@@ -50,6 +50,11 @@ def test_the_fingerprint_names_the_weights_and_not_their_dtype_or_place(tiny_lm:
     assert load_model(copy).fingerprint != tiny_lm.fingerprint
 
 
+def test_a_folder_has_no_revisions(copy: Path) -> None:
+    """Else the folder's one version would be read and another one recorded."""
+    _refused(copy, "is a folder here and has no revisions", "revision='v2'", revision="v2")
+
+
 def test_ids_that_only_the_config_calls_special_are_ordinary(copy: Path) -> None:
     settings = json.loads((copy / "generation_config.json").read_text())
     (copy / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [1, 50]}))

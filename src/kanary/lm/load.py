@@ -30,18 +30,23 @@ def load_model(
     Args:
         name: a folder, an id on the Hugging Face Hub, or ``bundled``: the small model that comes with Kanary, which knows
             the labelled corpus and nothing else (a folder of that name is ``./bundled``).
-        revision: branch, tag or commit on the Hub; the bundled model has none.
+        revision: branch, tag or commit on the Hub; a folder and the bundled model have none.
         dtype: ``auto`` (that of the checkpoint), ``float32``, ``bfloat16`` or ``float16``.
         device: ``auto`` (CUDA, else CPU), or a torch device such as ``cuda:1``.
 
     Raises:
-        KanaryError: no such folder or id, a revision of the bundled model, damaged or incomplete weights, NaN in them, a
+        KanaryError: no such folder or id, a revision of what is not on the Hub, damaged or incomplete weights, NaN in them, a
             tokenizer of another model.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise KanaryError(f"Unknown dtype {dtype!r}. {nearest(dtype, ['auto', *DTYPES])}")
     target = _device(device)
     where, remote = (str(_bundled(revision)), False) if name == BUNDLED else locate(name, "model")
+    if not remote and revision is not None:
+        raise KanaryError(
+            f"{where} is a folder here and has no revisions, but revision={revision!r} was asked for. Leave it out, or give "
+            "the model's id on the Hub."
+        )
     if not remote and not (Path(where) / "config.json").is_file():
         raise KanaryError(f"{where} is not a model: it has no config.json. Give the folder that holds it.")
     model, tokenizer, report = _read(where, remote, revision, DTYPES.get(dtype, dtype))
