@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from kanary.evaluation.checks.check import check
     from kanary.evaluation.comparison.compare import compare
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
+    from kanary.features.build import IndexConfig, index
+    from kanary.features.index import FeatureIndex
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
     from kanary.sae import SAE, SAEConfig, SparseCodes, Sparsifier, load_plugin, part
@@ -25,6 +27,8 @@ _HOMES = {
     "kanary.evaluation.checks.check": ["check"],
     "kanary.evaluation.comparison.compare": ["compare"],
     "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
+    "kanary.features.build": ["IndexConfig", "index"],
+    "kanary.features.index": ["FeatureIndex"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
     "kanary.sae": ["SAE", "SAEConfig", "SparseCodes", "Sparsifier", "load_plugin", "part"],
@@ -36,7 +40,9 @@ __all__ = [
     "SAE",
     "ActivationStore",
     "EvaluateConfig",
+    "FeatureIndex",
     "HarvestConfig",
+    "IndexConfig",
     "KanaryError",
     "LanguageModel",
     "Run",
@@ -49,6 +55,7 @@ __all__ = [
     "evaluate",
     "grid",
     "harvest",
+    "index",
     "load_model",
     "load_plugin",
     "open_text",

@@ -1,0 +1,280 @@
+"""An index on disk, opened in milliseconds: ``FeatureIndex.open("runs/first")[12]``."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kanary.errors import KanaryError, nearest
+from kanary.features.arrays import Array, Arrays
+from kanary.features.feature import Example, Feature, Interval, finite
+from kanary.features.selection import BINS, INTERVALS
+from kanary.features.text import Text
+from kanary.files import read_json, recover, verify
+
+FORMAT = 1
+META, TEXT, COLUMNS, EXAMPLES = "index.json", "text.safetensors", "features.safetensors", "examples.safetensors"
+CONTEXT = 4
+"""Tokens to either side of the focus that must be the same for an example to be a repeat of another."""
+
+
+class FeatureIndex(Sequence[Feature]):
+    """The features of one SAE on one text. ``index[i]`` is a :class:`Feature`; nothing is read before it is asked for."""
+
+    folder: Path
+    meta: dict[str, Any]
+    """What the index is of: see docs/feature-index.md."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use :meth:`open`, which also finds the folder and refuses an index of another SAE."""
+        self.folder = folder
+        self.meta = _meta(folder)
+        self._columns, self._examples = Arrays(folder / COLUMNS), Arrays(folder / EXAMPLES)
+        self._text = Text(folder / TEXT, self.meta["special_ids"])
+        self._fired, self._offsets = self._columns["fired"], self._examples["offsets"]
+        if len(self._fired) + 1 != len(self._offsets):
+            raise KanaryError(
+                f"{folder} is damaged: its files are of {len(self._fired)} and {len(self._offsets) - 1} latents."
+            )
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], sae: str | None = None) -> "FeatureIndex":
+        """The index in a run folder, or in a folder of its own.
+
+        Args:
+            sae: the name of the SAE, where a run has the indices of several.
+
+        Raises:
+            KanaryError: there is no index, several, a damaged one, or one of another SAE than the run's (named).
+        """
+        folder = find_index(Path(path), sae)
+        found = cls(folder)
+        _refuse_other_sae(found)
+        return found
+
+    def __len__(self) -> int:
+        return len(self._fired)
+
+    def __getitem__(self, latent: int) -> Feature:  # type: ignore[override]
+        """Raises IndexError where there is no such latent, :class:`KanaryError` where the file is damaged."""
+        number = range(len(self))[latent]
+        try:
+            return self._feature(number)
+        except (IndexError, ValueError, OverflowError) as error:
+            raise KanaryError(f"{self.folder} is damaged at latent {number}: index the run again ({error}).") from error
+
+    def __iter__(self) -> Iterator[Feature]:
+        return (self[latent] for latent in range(len(self)))
+
+    def columns(self) -> dict[str, Array]:
+        """A number per latent under each name, ``[latents]``: density, fired, maximum, mean_active, and of its logit
+        weights skewness and kurtosis where it has some."""
+        fired = self._fired
+        with np.errstate(invalid="ignore"):
+            found = {
+                "density": fired / self.meta["tokens"],
+                "fired": fired,
+                "maximum": self._columns["maximum"],
+                "mean_active": self._columns["total"] / fired,
+            }
+        names = {"skewness": "logit_skewness", "kurtosis": "logit_kurtosis"}
+        return found | {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
+
+    def tokens(self, window: int) -> list[str]:
+        """The tokens of a window as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
+        return self._text.tokens(self._text.ids[window])
+
+    def document(self, id: int) -> dict[str, Any]:
+        """``{"id", "tokens": [str], "ids": [int]}``: of a document, what was read of it.
+
+        Raises:
+            KanaryError: it is not in the index.
+        """
+        ids = self._text.document(id)
+        return {"id": id, "tokens": self._text.tokens(ids), "ids": ids.tolist()}
+
+    def token(self, id: int) -> str:
+        """A token of the vocabulary as text."""
+        return self._text.token(id)
+
+    def verify(self) -> None:
+        """Reads every file and raises :class:`KanaryError` naming the one that is not as it was written."""
+        for name, digest in self.meta["files"].items():
+            verify(self.folder / name, digest)
+
+    @cached_property
+    def directions_of_top_tokens(self) -> dict[str, Array]:
+        """``[latents, 10]`` ids of the tokens that each latent raises ("high") and lowers ("low") most; empty without."""
+        names = {"high": "logit_high_tokens", "low": "logit_low_tokens"}
+        return {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
+
+    def _repr_html_(self) -> str:
+        from kanary.features.notebook import index_html
+
+        return index_html(self)
+
+    # --- one feature ------------------------------------------------------------------------------------------------
+
+    def _feature(self, latent: int) -> Feature:
+        columns, fired = self._columns, int(self._fired[latent])
+        maximum, counts = float(columns["maximum"][latent]), columns["histogram"][latent].tolist()
+        examples, lists = self._shown(latent)
+        by_value = sorted(range(len(examples)), key=lambda i: (-examples[i].value, i))
+        return Feature(
+            latent,
+            len(self),
+            self.meta["sae"],
+            self.meta["tokens"],
+            fired,
+            maximum,
+            float(columns["total"][latent]) / fired if fired else None,
+            {"edges": edges(maximum, BINS), "counts": counts},
+            examples,
+            tuple(i for i in by_value if lists[i] >> INTERVALS & 1),
+            tuple(_interval(i, maximum, counts, fired, lists) for i in range(INTERVALS)),
+            self._logits(latent),
+            None,
+            {"correlated": [], "similar": self._latents("similar", "cosine", latent)},
+            (),
+            (),
+            (),
+            None,
+            None,
+        )
+
+    def _shown(self, latent: int) -> tuple[tuple[Example, ...], list[int]]:
+        stored, text = self._examples, self._text
+        span = range(int(self._offsets[latent]), int(self._offsets[latent + 1]))
+        rows = slice(span.start, span.stop)
+        windows, focus = stored["windows"][rows].tolist(), stored["focus"][rows].tolist()
+        lists, values = stored["lists"][rows].tolist(), stored["values"][rows].tolist()
+        repeats = _repeats(text, windows, focus)
+        found = []
+        for i, row in enumerate(span):
+            ids = text.ids[windows[i]]
+            document, position = text.locate(windows[i], focus[i])
+            shown_in: list[str | int] = ["top"] if lists[i] >> INTERVALS & 1 else []
+            found.append(
+                Example(
+                    windows[i],
+                    document,
+                    position,
+                    focus[i],
+                    values[i],
+                    tuple(text.tokens(ids)),
+                    tuple(text.special(ids)),
+                    tuple(text.starts(windows[i])),
+                    self._numbers("activation", row),
+                    self._numbers("effect", row),
+                    repeats[i],
+                    (*shown_in, *(k for k in range(INTERVALS) if lists[i] >> k & 1)),
+                )
+            )
+        return tuple(found), lists
+
+    def _numbers(self, kind: str, row: int) -> tuple[tuple[int, float], ...]:
+        a, b = self._examples[f"{kind}_offsets"][row : row + 2].tolist()
+        at, values = (self._examples[f"{kind}_{name}"][a:b].tolist() for name in ("at", "values"))
+        return tuple(zip(at, values, strict=True))
+
+    def _latents(self, name: str, number: str, latent: int) -> list[dict[str, Any]]:
+        """What is stored under ``name`` as numbers of latents, and under ``name_NUMBERs`` as a number for each."""
+        which, values = self._columns[name][latent].tolist(), self._columns[f"{name}_{number}s"][latent].tolist()
+        return [{"latent": i, number: value} for i, value in zip(which, values, strict=True) if i >= 0]
+
+    def _logits(self, latent: int) -> dict[str, Any] | None:
+        columns = self._columns
+        if "logit_mean" not in columns:
+            return None
+        low, high = columns["logit_range"][latent].tolist()
+        steps = columns["logit_counts"].shape[1]
+        found: dict[str, Any] = {
+            name: self._tokens(columns[f"logit_{which}_tokens"][latent], columns[f"logit_{which}_values"][latent])
+            for name, which in (("positive", "high"), ("negative", "low"))
+        }
+        for name in ("mean", "std", "skewness", "kurtosis"):
+            found[name] = finite(columns[f"logit_{name}"][latent])
+        counts = columns["logit_counts"][latent].tolist()
+        return found | {
+            "histogram": {"edges": [low + (high - low) * i / steps for i in range(steps + 1)], "counts": counts}
+        }
+
+    def _tokens(self, ids: Array, values: Array) -> list[dict[str, Any]]:
+        rows = zip(self._text.tokens(ids), ids.tolist(), values.tolist(), strict=True)
+        return [{"token": token, "id": id, "value": value} for token, id, value in rows]
+
+
+def find_index(path: Path, sae: str | None = None) -> Path:
+    """The folder of the index in ``path``, itself or that of a run; see :meth:`FeatureIndex.open`."""
+    if (path / META).is_file():
+        return path
+    if (path / "index").is_dir():
+        for partial in (path / "index").glob(".*.old"):
+            recover(path / "index" / partial.name[1:-4])
+    found = {file.parent.name: file.parent for file in sorted((path / "index").glob(f"*/{META}"))}
+    if not found:
+        raise KanaryError(f"There is no feature index in {path}. Make one: kanary index {path}")
+    if sae is not None:
+        if sae not in found:
+            raise KanaryError(f"{path} has no index of an SAE {sae!r}. {nearest(sae, found)}")
+        return found[sae]
+    if len(found) > 1:
+        raise KanaryError(f"{path} has the indices of {len(found)} SAEs; name one of them: {', '.join(found)}.")
+    return next(iter(found.values()))
+
+
+def edges(maximum: float, bins: int) -> list[float]:
+    """The ends of even bins over (0, maximum]."""
+    return [maximum * (i / bins) for i in range(bins + 1)]
+
+
+def _interval(number: int, maximum: float, counts: list[int], fired: int, lists: list[int]) -> Interval:
+    width = BINS // INTERVALS
+    count = sum(counts[number * width : (number + 1) * width])
+    low, high = (maximum * (i * width / BINS) for i in (number, number + 1))
+    shown = tuple(i for i, bits in enumerate(lists) if bits >> number & 1)
+    return Interval(low, high, count, count / fired if fired else 0.0, shown)
+
+
+def _repeats(text: Text, windows: list[int], focus: list[int]) -> list[tuple[int, ...]]:
+    """For every example the others with the same tokens around their focus."""
+    groups: dict[tuple[bytes, int], list[int]] = {}
+    for i, (window, at) in enumerate(zip(windows, focus, strict=True)):
+        start = max(0, at - CONTEXT)
+        around = text.ids[window, start : at + CONTEXT + 1].tobytes()
+        groups.setdefault((around, at - start), []).append(i)
+    return [
+        tuple(other for other in group if other != i) for i, group in sorted((i, g) for g in groups.values() for i in g)
+    ]
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    path = folder / META
+    meta = read_json(path)
+    if meta.get("format") != FORMAT:
+        raise KanaryError(f"{path} is not a feature index: its format is {meta.get('format')!r}, expected {FORMAT}.")
+    kinds = {"sae": dict, "tokens": int, "files": dict, "special_ids": list, "window": int, "windows": int}
+    for key, kind in kinds.items():
+        if type(meta.get(key)) is not kind:
+            raise KanaryError(f"{path} is damaged: {key} is {meta.get(key)!r}, expected {kind.__name__}.")
+    return meta
+
+
+def _refuse_other_sae(index: FeatureIndex) -> None:
+    """Where the SAE lies beside its index, they must belong together: its weights are known by their checksum."""
+    known = index.meta["sae"].get("weights_sha256")
+    run = index.folder.parent.parent
+    if known is None or index.folder.parent.name != "index":
+        return
+    name = index.meta["sae"]["name"]
+    for folder in (run / "sae" / name, run / "sae", run):
+        if (folder / "config.json").is_file() and (folder / "sae.safetensors").is_file():
+            if (found := read_json(folder / "config.json").get("sha256")) != known:
+                raise KanaryError(
+                    f"{index.folder} is the index of another SAE (weights {known[:12]}…) than the one in {folder} "
+                    f"({str(found)[:12]}…). Make it again: kanary index {run}"
+                )
+            return

@@ -1,0 +1,123 @@
+"""The text of an index, stored once: windows of token ids, what each id stands for, and which documents lie where."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanary.errors import KanaryError
+from kanary.features.arrays import Array, Arrays, Pieces, write_arrays
+from kanary.features.spool import Chunk
+from kanary.features.vocabulary import packed, shown
+
+SEGMENTS = ("segment_starts", "segment_documents", "segment_positions")
+
+
+def write_text(
+    path: Path, chunks: Callable[[], Iterator[Chunk]], windows: int, window: int, vocabulary: list[bytes]
+) -> int:
+    """Writes the text of ``chunks`` (called for a new iteration) and returns how many documents it has parts of.
+
+    A segment is a stretch of a window in which the tokens of one document follow each other; a separator that was put in
+    is one of its own, at position -1.
+    """
+    found = [_segments(chunk) for chunk in chunks()]
+    starts, documents, positions = (np.concatenate([each[i] for each in found]) for i in range(3))
+    counts = np.concatenate([each[3] for each in found])
+    dtype = np.uint16 if len(vocabulary) <= 2**16 else np.int32
+    write_arrays(
+        path,
+        {
+            "tokens": Pieces(dtype, (windows, window), (chunk.tokens for chunk in chunks())),
+            "segment_offsets": np.concatenate([[0], counts.cumsum()]).astype(np.int64),
+            **dict(zip(SEGMENTS, (starts, documents, positions), strict=True)),
+            **packed(vocabulary),
+        },
+    )
+    return len(np.unique(documents))
+
+
+def _segments(chunk: Chunk) -> tuple[Array, Array, Array, Array]:
+    """Start, document and first position of every segment, and how many each window has."""
+    documents, positions = chunk.documents, chunk.positions
+    new = np.ones(documents.shape, bool)
+    follows = (documents[:, 1:] == documents[:, :-1]) & (positions[:, 1:] == positions[:, :-1] + 1)
+    new[:, 1:] = ~follows | (positions[:, :-1] < 0)
+    rows, starts = new.nonzero()
+    return starts.astype(np.uint16), documents[rows, starts], positions[rows, starts], new.sum(1)
+
+
+class Text:
+    """Reads what :func:`write_text` wrote."""
+
+    def __init__(self, path: Path, special_ids: list[int]) -> None:
+        self.arrays = Arrays(path)
+        self.ids = self.arrays["tokens"]
+        """``[windows, window]``"""
+        self._offsets = self.arrays["segment_offsets"]
+        self._starts, self._documents, self._positions = (self.arrays[name] for name in SEGMENTS)
+        self._special = frozenset(special_ids)
+        self._shown: dict[int, str] = {}
+
+    @property
+    def window(self) -> int:
+        return int(self.ids.shape[1])
+
+    def tokens(self, ids: Array) -> list[str]:
+        """Each of ``ids [n]`` as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
+        shown = self._shown
+        listed = ids.tolist()
+        for id in {*listed} - shown.keys():
+            shown[id] = self._text_of(id)
+        return [shown[id] for id in listed]
+
+    def token(self, id: int) -> str:
+        return self.tokens(np.array([id]))[0]
+
+    def special(self, ids: Array) -> list[int]:
+        """Which of ``ids [n]`` are BOS, EOS or padding."""
+        return [at for at, id in enumerate(ids.tolist()) if id in self._special]
+
+    def starts(self, window: int) -> list[int]:
+        """Where another document begins, separators being part of what follows them."""
+        span = self._span(window)
+        documents, starts = self._documents[span], self._starts[span]
+        return [int(starts[i]) for i in range(1, len(starts)) if documents[i] != documents[i - 1]]
+
+    def locate(self, window: int, at: int) -> tuple[int, int]:
+        """Document of a token, and its position there."""
+        span = self._span(window)
+        starts = self._starts[span]
+        i = span.start + int(np.searchsorted(starts, at, side="right")) - 1
+        return int(self._documents[i]), int(self._positions[i]) + at - int(self._starts[i])
+
+    def document(self, id: int) -> NDArray[np.int64]:
+        """The token ids of document ``id``, as far as they were read; raises :class:`KanaryError` if none was."""
+        first, last = np.searchsorted(self._documents, [id, id + 1])
+        parts = [self.ids[w, a:b] for w, a, b, p in self._stretches(int(first), int(last)) if p >= 0]
+        if not parts:
+            raise KanaryError(f"Document {id} is not in this index.")
+        return np.concatenate(parts).astype(np.int64)
+
+    def _stretches(self, first: int, last: int) -> Iterator[tuple[int, int, int, int]]:
+        """Window, start, end and position of the segments from ``first`` to before ``last``."""
+        for i in range(first, last):
+            window = int(np.searchsorted(self._offsets, i, side="right")) - 1
+            within = i + 1 < self._offsets[window + 1]
+            end = int(self._starts[i + 1]) if within else self.window
+            yield window, int(self._starts[i]), end, int(self._positions[i])
+
+    def _span(self, window: int) -> slice:
+        return slice(int(self._offsets[window]), int(self._offsets[window + 1]))
+
+    @cached_property
+    def _bytes(self) -> tuple[Array, Array]:
+        return self.arrays["token_bytes"], self.arrays["token_offsets"]
+
+    def _text_of(self, id: int) -> str:
+        data, offsets = self._bytes
+        if not 0 <= id < len(offsets) - 1:
+            raise KanaryError(f"{self.arrays.path} is damaged: it has no token {id}.")
+        return shown(bytes(data[offsets[id] : offsets[id + 1]]))
