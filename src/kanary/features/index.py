@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from kanary.errors import KanaryError, nearest
 from kanary.features.arrays import Array, Arrays
 from kanary.features.feature import Example, Feature, Interval, finite
+from kanary.features.labels import Labels
 from kanary.features.selection import BINS, INTERVALS
 from kanary.features.text import Text
 from kanary.files import read_json, recover, verify
@@ -85,7 +87,8 @@ class FeatureIndex(Sequence[Feature]):
 
     def tokens(self, window: int) -> list[str]:
         """The tokens of a window as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
-        return self._text.tokens(self._text.ids[window])
+        found: list[str] = self._text.tokens(self._text.ids[window])
+        return found
 
     def document(self, id: int) -> dict[str, Any]:
         """``{"id", "tokens": [str], "ids": [int]}``: of a document, what was read of it.
@@ -106,9 +109,15 @@ class FeatureIndex(Sequence[Feature]):
             verify(self.folder / name, digest)
 
     @cached_property
-    def directions_of_top_tokens(self) -> dict[str, Array]:
-        """``[latents, 10]`` ids of the tokens that each latent raises ("high") and lowers ("low") most; empty without."""
-        names = {"high": "logit_high_tokens", "low": "logit_low_tokens"}
+    def labels(self) -> Labels:
+        """What people and explainers say of the features; it outlives the index."""
+        path = self.folder.with_name(f"{self.folder.name}.labels.sqlite")
+        return Labels(path, self.meta["sae"]["digest"], len(self))
+
+    def top_tokens(self) -> dict[str, Array]:
+        """``[latents, 10]`` ids of the tokens that each latent raises ("positive") and lowers ("negative") most; may be
+        empty: see ``Feature.logits``."""
+        names = {"positive": "logit_high_tokens", "negative": "logit_low_tokens"}
         return {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
 
     def _repr_html_(self) -> str:
@@ -141,9 +150,13 @@ class FeatureIndex(Sequence[Feature]):
             (),
             (),
             (),
-            None,
-            None,
+            self._explanation(latent),
+            self.labels.human(latent),
         )
+
+    def _explanation(self, latent: int) -> dict[str, Any] | None:
+        found = self.labels.explanations(latent)
+        return {key: found[0][key] for key in ("text", "title", "by", "scores")} if found else None
 
     def _shown(self, latent: int) -> tuple[tuple[Example, ...], list[int]]:
         stored, text = self._examples, self._text
@@ -151,10 +164,11 @@ class FeatureIndex(Sequence[Feature]):
         rows = slice(span.start, span.stop)
         windows, focus = stored["windows"][rows].tolist(), stored["focus"][rows].tolist()
         lists, values = stored["lists"][rows].tolist(), stored["values"][rows].tolist()
-        repeats = _repeats(text, windows, focus)
+        ids = text.ids[stored["windows"][rows]]
+        tokens, special, repeats = text.tokens(ids), text.special(ids), _repeats(ids, focus)
+        activations, effects = self._numbers("activation", rows), self._numbers("effect", rows)
         found = []
-        for i, row in enumerate(span):
-            ids = text.ids[windows[i]]
+        for i in range(len(span)):
             document, position = text.locate(windows[i], focus[i])
             shown_in: list[str | int] = ["top"] if lists[i] >> INTERVALS & 1 else []
             found.append(
@@ -164,21 +178,22 @@ class FeatureIndex(Sequence[Feature]):
                     position,
                     focus[i],
                     values[i],
-                    tuple(text.tokens(ids)),
-                    tuple(text.special(ids)),
+                    tuple(tokens[i]),
+                    tuple(special[i]),
                     tuple(text.starts(windows[i])),
-                    self._numbers("activation", row),
-                    self._numbers("effect", row),
+                    activations[i],
+                    effects[i],
                     repeats[i],
                     (*shown_in, *(k for k in range(INTERVALS) if lists[i] >> k & 1)),
                 )
             )
         return tuple(found), lists
 
-    def _numbers(self, kind: str, row: int) -> tuple[tuple[int, float], ...]:
-        a, b = self._examples[f"{kind}_offsets"][row : row + 2].tolist()
-        at, values = (self._examples[f"{kind}_{name}"][a:b].tolist() for name in ("at", "values"))
-        return tuple(zip(at, values, strict=True))
+    def _numbers(self, kind: str, rows: slice) -> list[tuple[tuple[int, float], ...]]:
+        ends = self._examples[f"{kind}_offsets"][rows.start : rows.stop + 1].tolist()
+        at, values = (self._examples[f"{kind}_{name}"][ends[0] : ends[-1]].tolist() for name in ("at", "values"))
+        pairs, first = tuple(zip(at, values, strict=True)), ends[0]
+        return [pairs[a - first : b - first] for a, b in pairwise(ends)]
 
     def _latents(self, name: str, number: str, latent: int) -> list[dict[str, Any]]:
         """What is stored under ``name`` as numbers of latents, and under ``name_NUMBERs`` as a number for each."""
@@ -239,16 +254,16 @@ def _interval(number: int, maximum: float, counts: list[int], fired: int, lists:
     return Interval(low, high, count, count / fired if fired else 0.0, shown)
 
 
-def _repeats(text: Text, windows: list[int], focus: list[int]) -> list[tuple[int, ...]]:
-    """For every example the others with the same tokens around their focus."""
-    groups: dict[tuple[bytes, int], list[int]] = {}
-    for i, (window, at) in enumerate(zip(windows, focus, strict=True)):
+def _repeats(ids: Array, focus: list[int]) -> list[tuple[int, ...]]:
+    """For every example, a window of ``ids [n, window]``, the others with the same tokens around their focus."""
+    groups: dict[tuple[int, bytes], list[int]] = {}
+    for i, at in enumerate(focus):
         start = max(0, at - CONTEXT)
-        around = text.ids[window, start : at + CONTEXT + 1].tobytes()
-        groups.setdefault((around, at - start), []).append(i)
-    return [
-        tuple(other for other in group if other != i) for i, group in sorted((i, g) for g in groups.values() for i in g)
-    ]
+        groups.setdefault((at - start, ids[i, start : at + CONTEXT + 1].tobytes()), []).append(i)
+    found: dict[int, tuple[int, ...]] = {}
+    for group in groups.values():
+        found |= {i: tuple(other for other in group if other != i) for i in group}
+    return [found[i] for i in range(len(focus))]
 
 
 def _meta(folder: Path) -> dict[str, Any]:

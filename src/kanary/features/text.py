@@ -1,8 +1,8 @@
 """The text of an index, stored once: windows of token ids, what each id stands for, and which documents lie where."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,27 +58,33 @@ class Text:
         """``[windows, window]``"""
         self._offsets = self.arrays["segment_offsets"]
         self._starts, self._documents, self._positions = (self.arrays[name] for name in SEGMENTS)
-        self._special = frozenset(special_ids)
-        self._shown: dict[int, str] = {}
+        self._special_ids = special_ids
+        self._bytes, self._ends = self.arrays["token_bytes"], self.arrays["token_offsets"]
+        self._shown = np.full(len(self._ends) - 1, None, object)  # filled as tokens are met
+        self._known = np.zeros(len(self._shown), bool)
 
     @property
     def window(self) -> int:
         return int(self.ids.shape[1])
 
-    def tokens(self, ids: Array) -> list[str]:
-        """Each of ``ids [n]`` as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
-        shown = self._shown
-        listed = ids.tolist()
-        for id in {*listed} - shown.keys():
-            shown[id] = self._text_of(id)
-        return [shown[id] for id in listed]
+    def tokens(self, ids: Array) -> Any:
+        """``ids [...]`` as nested lists of texts; bytes that are no UTF-8 as ``⟨e2⟩``."""
+        if (new := ~self._known[ids]).any():
+            for id in {*ids[new].tolist()}:
+                self._shown[id] = shown(bytes(self._bytes[self._ends[id] : self._ends[id + 1]]))
+                self._known[id] = True
+        return self._shown[ids].tolist()
 
     def token(self, id: int) -> str:
-        return self.tokens(np.array([id]))[0]
+        """Raises IndexError where there is no such token."""
+        return str(self.tokens(np.array([id]))[0])
 
-    def special(self, ids: Array) -> list[int]:
-        """Which of ``ids [n]`` are BOS, EOS or padding."""
-        return [at for at, id in enumerate(ids.tolist()) if id in self._special]
+    def special(self, ids: Array) -> list[list[int]]:
+        """Where ``ids [n, window]`` are BOS, EOS or padding."""
+        found: list[list[int]] = [[] for _ in ids]
+        for row, at in zip(*np.isin(ids, self._special_ids).nonzero(), strict=True):
+            found[row].append(int(at))
+        return found
 
     def starts(self, window: int) -> list[int]:
         """Where another document begins, separators being part of what follows them."""
@@ -111,13 +117,3 @@ class Text:
 
     def _span(self, window: int) -> slice:
         return slice(int(self._offsets[window]), int(self._offsets[window + 1]))
-
-    @cached_property
-    def _bytes(self) -> tuple[Array, Array]:
-        return self.arrays["token_bytes"], self.arrays["token_offsets"]
-
-    def _text_of(self, id: int) -> str:
-        data, offsets = self._bytes
-        if not 0 <= id < len(offsets) - 1:
-            raise KanaryError(f"{self.arrays.path} is damaged: it has no token {id}.")
-        return shown(bytes(data[offsets[id] : offsets[id + 1]]))
