@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from kanary.evaluation.checks.check import check
     from kanary.evaluation.comparison.compare import compare
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
-    from kanary.features.build import IndexConfig, index
+    from kanary.features.build import index
     from kanary.features.index import FeatureIndex
+    from kanary.features.options import IndexConfig
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
     from kanary.sae import SAE, SAEConfig, SparseCodes, Sparsifier, load_plugin, part
@@ -27,8 +28,9 @@ _HOMES = {
     "kanary.evaluation.checks.check": ["check"],
     "kanary.evaluation.comparison.compare": ["compare"],
     "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
-    "kanary.features.build": ["IndexConfig", "index"],
+    "kanary.features.build": ["index"],
     "kanary.features.index": ["FeatureIndex"],
+    "kanary.features.options": ["IndexConfig"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
     "kanary.sae": ["SAE", "SAEConfig", "SparseCodes", "Sparsifier", "load_plugin", "part"],

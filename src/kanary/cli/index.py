@@ -19,7 +19,7 @@ it was when the same command is given again, and ends with the same files.
 
 
 def fields() -> dict[str, Any]:
-    from kanary.features.build import IndexConfig
+    from kanary.features.options import IndexConfig
 
     return {"config": IndexConfig}
 
@@ -30,7 +30,8 @@ def command(
     values: dict[str, Any],
 ) -> None:
     from kanary.config import from_mapping
-    from kanary.features.build import IndexConfig, index
+    from kanary.features.build import index
+    from kanary.features.options import IndexConfig
 
     try:
         found = index(run, from_mapping(IndexConfig, values))

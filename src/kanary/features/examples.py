@@ -1,6 +1,6 @@
 """The values of a latent at every token of the windows in which it is shown, and how examples lie in their file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,17 @@ class Ragged(NamedTuple):
         offsets = np.concatenate([[0], sizes.cumsum()])
         source = np.repeat(self.offsets[which] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return Ragged(offsets, self.at[source], self.values[source])
+
+    @classmethod
+    def placed(cls, size: int, parts: Sequence[tuple[NDArray[np.int64], "Ragged"]]) -> "Ragged":
+        """Of ``size`` windows, those with numbers given by ``parts``, each with which windows they are."""
+        which = np.concatenate([np.zeros(0, np.int64), *(numbers for numbers, _ in parts)])
+        sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.offsets) for _, part in parts)])
+        at = np.concatenate([np.zeros(0, np.uint16), *(part.at for _, part in parts)])
+        values = np.concatenate([np.zeros(0, np.float32), *(part.values for _, part in parts)])
+        row = np.full(size, len(which))  # the last one, which is empty
+        row[which] = np.arange(len(which))
+        return cls(np.concatenate([[0], sizes.cumsum(), [sizes.sum()]]), at, values).rows(row)
 
 
 class Pairs(NamedTuple):
@@ -79,18 +90,13 @@ def write_examples(path: Path, chosen: Chosen, window: int, d_sae: int, traces: 
             "values": chosen.values,
             "lists": chosen.lists,
             "activation_offsets": traces.offsets,
-            "activation_at": traces.at,
+            "activation_at": traces.at.astype(_place_dtype(window)),
             "activation_values": traces.values,
             "effect_offsets": effects.offsets,
-            "effect_at": effects.at,
+            "effect_at": effects.at.astype(_place_dtype(window)),
             "effect_values": effects.values,
         },
     )
-
-
-def nothing(examples: int, window: int) -> Ragged:
-    """No number at any token."""
-    return Ragged(np.zeros(examples + 1, np.int64), np.zeros(0, _place_dtype(window)), np.zeros(0, np.float32))
 
 
 def _within(pairs: Pairs, chunk: Chunk) -> NDArray[np.int64]:

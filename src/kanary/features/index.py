@@ -13,12 +13,14 @@ from kanary.errors import KanaryError, nearest
 from kanary.features.arrays import Array, Arrays
 from kanary.features.feature import Example, Feature, Interval, finite
 from kanary.features.labels import Labels
+from kanary.features.learned import functions_of
 from kanary.features.selection import BINS, INTERVALS
 from kanary.features.text import Text
 from kanary.files import read_json, recover, verify
 
 FORMAT = 1
-META, TEXT, COLUMNS, EXAMPLES = "index.json", "text.safetensors", "features.safetensors", "examples.safetensors"
+META, TEXT, COLUMNS = "index.json", "text.safetensors", "features.safetensors"
+EXAMPLES, FUNCTIONS = "examples.safetensors", "functions.safetensors"
 CONTEXT = 4
 """Tokens to either side of the focus that must be the same for an example to be a repeat of another."""
 
@@ -36,6 +38,7 @@ class FeatureIndex(Sequence[Feature]):
         self.meta = _meta(folder)
         self._columns, self._examples = Arrays(folder / COLUMNS), Arrays(folder / EXAMPLES)
         self._text = Text(folder / TEXT, self.meta["special_ids"])
+        self._functions = Arrays(folder / FUNCTIONS) if self.meta["functions"] else {}
         self._fired, self._offsets = self._columns["fired"], self._examples["offsets"]
         if len(self._fired) + 1 != len(self._offsets):
             raise KanaryError(
@@ -145,11 +148,16 @@ class FeatureIndex(Sequence[Feature]):
             tuple(i for i in by_value if lists[i] >> INTERVALS & 1),
             tuple(_interval(i, maximum, counts, fired, lists) for i in range(INTERVALS)),
             self._logits(latent),
-            None,
-            {"correlated": [], "similar": self._latents("similar", "cosine", latent)},
-            (),
-            (),
-            (),
+            self._neurons(latent),
+            {
+                "correlated": self._latents(
+                    "correlated", "correlation", latent, exact=self.meta["correlated"]["exact"]
+                ),
+                "similar": self._latents("similar", "cosine", latent),
+            },
+            tuple(self._twins(latent)),
+            tuple(functions_of(latent, self.meta["functions"], self._functions, self._text.tokens)),
+            tuple(self._concepts(latent)),
             self._explanation(latent),
             self.labels.human(latent),
         )
@@ -195,10 +203,36 @@ class FeatureIndex(Sequence[Feature]):
         pairs, first = tuple(zip(at, values, strict=True)), ends[0]
         return [pairs[a - first : b - first] for a, b in pairwise(ends)]
 
-    def _latents(self, name: str, number: str, latent: int) -> list[dict[str, Any]]:
+    def _latents(self, name: str, number: str, latent: int, **more: Any) -> list[dict[str, Any]]:
         """What is stored under ``name`` as numbers of latents, and under ``name_NUMBERs`` as a number for each."""
         which, values = self._columns[name][latent].tolist(), self._columns[f"{name}_{number}s"][latent].tolist()
-        return [{"latent": i, number: value} for i, value in zip(which, values, strict=True) if i >= 0]
+        return [{"latent": i, number: value, **more} for i, value in zip(which, values, strict=True) if i >= 0]
+
+    def _neurons(self, latent: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"kind": self.meta["neurons"], "aligned": [], "correlated": []}
+        for name, number in (("aligned", "cosine"), ("correlated", "correlation")):
+            if f"neurons_{name}" in self._columns:
+                stored = (self._columns[f"neurons_{name}{end}"][latent].tolist() for end in ("", "_values"))
+                found[name] = [{"neuron": i, number: value} for i, value in zip(*stored, strict=True) if i >= 0]
+        return found
+
+    def _twins(self, latent: int) -> Iterator[dict[str, Any]]:
+        """Of every other SAE the latent with the largest correlation, and that with the largest cosine if it is another."""
+        for number, about in enumerate(self.meta["twins"]):
+            names = ("twins", "twin_cosines", "twin_correlations")
+            rows = zip(*(self._columns[name][latent, number].tolist() for name in names), strict=True)
+            seen: set[int] = set()
+            for which, cosine, correlation in rows:
+                if which >= 0 and which not in seen:
+                    seen.add(which)
+                    yield about | {"latent": which, "cosine": finite(cosine), "correlation": finite(correlation)}
+
+    def _concepts(self, latent: int) -> Iterator[dict[str, Any]]:
+        if "concepts" in self._columns:
+            names = ("concepts", "concept_f1", "concept_auroc", "concept_n")
+            for which, f1, auroc, n in zip(*(self._columns[name][latent].tolist() for name in names), strict=True):
+                if which >= 0:
+                    yield {"concept": self.meta["concepts"][which], "f1": finite(f1), "auroc": finite(auroc), "n": n}
 
     def _logits(self, latent: int) -> dict[str, Any] | None:
         columns = self._columns
@@ -271,7 +305,9 @@ def _meta(folder: Path) -> dict[str, Any]:
     meta = read_json(path)
     if meta.get("format") != FORMAT:
         raise KanaryError(f"{path} is not a feature index: its format is {meta.get('format')!r}, expected {FORMAT}.")
-    kinds = {"sae": dict, "tokens": int, "files": dict, "special_ids": list, "window": int, "windows": int}
+    kinds: dict[str, type] = {"sae": dict, "files": dict, "correlated": dict, "neurons": str}
+    kinds |= dict.fromkeys(("tokens", "windows", "window"), int)
+    kinds |= dict.fromkeys(("special_ids", "functions", "twins", "concepts"), list)
     for key, kind in kinds.items():
         if type(meta.get(key)) is not kind:
             raise KanaryError(f"{path} is damaged: {key} is {meta.get(key)!r}, expected {kind.__name__}.")

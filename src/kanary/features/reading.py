@@ -71,18 +71,22 @@ class Pass:
         self,
         lm: LanguageModel,
         text: TextSource,
-        sae: SAE,
-        twins: Sequence[SAE],
+        saes: Sequence[SAE],
         reading: Reading,
         folder: Path,
         watchers: Mapping[str, Watcher],
     ) -> None:
-        self.lm, self.text, self.sae, self.twins, self.reading = lm, text, sae, twins, reading
+        """``saes``: the one that is indexed, then its twins."""
+        self.lm, self.text, self.sae, self.saes, self.reading = lm, text, saes[0], saes, reading
         self.folder, self.watchers = folder, watchers
-        self.site = str(sae.config.trained_on["site"])
-        self.spool = Spool(folder, len(twins))
+        self.sites = [str(sae.config.trained_on["site"]) for sae in saes]
+        self.spool = Spool(folder, len(saes) - 1)
         self.progress = self._continued()
         self.saved = time.monotonic()
+
+    @property
+    def site(self) -> str:
+        return self.sites[0]
 
     @property
     def chunks(self) -> Chunks:
@@ -124,13 +128,14 @@ class Pass:
 
     def _codes(self, batch: TokenBatch) -> list[SparseCodes]:
         """Of the SAE, then of its twins: for every token of ``batch``, none at special ones."""
-        others = {watcher.site for watcher in self.watchers.values()} - {None}
-        found = self.lm.capture(batch.tokens, list(dict.fromkeys([self.site, *map(str, others)])))
+        watchers = self.watchers.values()
+        others = [watcher.site for watcher in watchers if watcher.site is not None]
+        found = self.lm.capture(batch.tokens, list(dict.fromkeys([*self.sites, *others])))
         kept = ~batch.special.to(found[self.site].device)
-        x = found[self.site][kept]
-        codes = [sae.encode(x) for sae in (self.sae, *self.twins)]
-        for watcher in self.watchers.values():
-            watcher.add(x, None if watcher.site is None else found[watcher.site][kept], codes[0])
+        codes = [sae.encode(found[site][kept]) for sae, site in zip(self.saes, self.sites, strict=True)]
+        for watcher in watchers:
+            other = None if watcher.site is None else found[watcher.site][kept]
+            watcher.add(found[self.site][kept], other, codes[0])
         return [_spread(each, kept) for each in codes]
 
     def _write(self, held: list[tuple[TokenBatch, list[SparseCodes]]]) -> None:

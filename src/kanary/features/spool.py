@@ -70,6 +70,11 @@ class Chunk:
         """Tokens per window."""
         return int(self.tokens.shape[1])
 
+    @property
+    def all_codes(self) -> tuple[Codes, ...]:
+        """Its own, then those of the other SAEs."""
+        return (self.codes, *self.twins)
+
     @cached_property
     def by_latent(self) -> Firings:
         """The firings, latent after latent."""
@@ -92,7 +97,7 @@ class Spool:
     def write(self, number: int, chunk: Chunk) -> None:
         arrays: dict[str, Array] = {"first": np.array([chunk.first], np.int64)}
         arrays |= {name: getattr(chunk, name) for name in _TEXT}
-        for prefix, codes in zip(self._prefixes(), (chunk.codes, *chunk.twins), strict=True):
+        for prefix, codes in zip(self._prefixes(), chunk.all_codes, strict=True):
             arrays |= {prefix + name: array for name, array in codes._asdict().items()}
         write_arrays(self._path(number), arrays)
 

@@ -1,0 +1,166 @@
+"""Pearson's correlation of latents over the text, from sums of products over the tokens on which both fire.
+
+The sums of all pairs are exact where the text has at most ``PRODUCTS`` such products; of a larger one every n-th window is
+taken, evenly over the text, and the numbers are estimates. Memory is bounded by ``BLOCK`` however many latents there are:
+the codes on disk are gone over once for every block of latents.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanary.features.spool import Chunks, Codes
+
+PRODUCTS = 2**28
+"""Products that are added up: some seconds on a CPU."""
+BLOCK = 2**28
+"""Bytes of sums held at a time."""
+
+
+class Correlated(NamedTuple):
+    """For every latent those that go with it most."""
+
+    latents: NDArray[np.int32]
+    """``[d_sae, count]``, the most correlated first; -1 where there is none."""
+    values: NDArray[np.float32]
+    """``[d_sae, count]``"""
+    asked: NDArray[np.float32]
+    """``[d_sae]``: the correlations that were asked for; NaN where one of the two does not vary."""
+    exact: bool
+    """Over the whole text, or over some of its windows."""
+    tokens: int
+    """How many tokens they are over."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Of the values of every latent, ``[d_sae]`` float64, over the tokens that are looked at."""
+
+    total: Tensor
+    squares: Tensor
+
+    def spread(self, tokens: int) -> Tensor:
+        """Of every latent, the root of n times its summed squared deviation; 0 where it does not vary."""
+        spread = tokens * self.squares - self.total.square()
+        return torch.where(spread > 1e-12 * tokens * self.squares, spread, 0).clamp_min(0).sqrt()
+
+
+@dataclass(frozen=True)
+class Text:
+    """The codes of two SAEs (or twice of one) on the same tokens."""
+
+    chunks: Chunks
+    first: int
+    """Which of a chunk's codes: 0 for its own, then those of its twins."""
+    second: int
+    special_ids: list[int]
+
+    def products(self) -> int:
+        """How many products there are: over all tokens, those that fire in the first times those in the second."""
+        both = ((chunk.all_codes[self.first], chunk.all_codes[self.second]) for chunk in self.chunks())
+        return sum(int(a.counts.astype(np.int64) @ b.counts.astype(np.int64)) for a, b in both)
+
+    def pieces(self, every: int) -> Iterator[tuple[Codes, Codes, int]]:
+        """The codes of both for every ``every``-th window, and how many of its tokens count."""
+        for chunk in self.chunks():
+            kept = (np.arange(len(chunk.tokens)) + chunk.first) % every == 0
+            n = int((~np.isin(chunk.tokens[kept], self.special_ids)).sum())
+            tokens = np.repeat(kept, chunk.window)
+            yield _thinned(chunk.all_codes[self.first], tokens), _thinned(chunk.all_codes[self.second], tokens), n
+
+
+def correlated(
+    text: Text, sizes: tuple[int, int], count: int, *, itself: bool = False, asked: NDArray[np.int32] | None = None
+) -> Correlated:
+    """For every latent of the first SAE the ``count`` of the second with the largest correlation.
+
+    Args:
+        sizes: latents of both.
+        itself: the two are one SAE, and a latent is not paired with itself.
+        asked: ``[d_sae]``, for every latent one of the second SAE whose correlation is wanted in any case.
+    """
+    every = max(1, -(-text.products() // PRODUCTS))
+    tokens, first, second = _sums(text, sizes, every)
+    which = np.full((sizes[0], count), -1, np.int32)
+    values, answers = np.full((sizes[0], count), np.nan, np.float32), np.full(sizes[0], np.nan, np.float32)
+    most = min(count, sizes[1] - itself)
+    for rows in _blocks(sizes):
+        r = _pearson(_products(text, rows, sizes[1], every), first, second, rows, tokens)
+        if itself:
+            r.diagonal(rows.start).fill_(-torch.inf)
+        best = r.topk(most, dim=1)
+        some = best.values.isfinite().numpy()
+        which[rows, :most] = np.where(some, best.indices.numpy(), -1)
+        values[rows, :most] = np.where(some, best.values.numpy(), np.nan)
+        if asked is not None:
+            answer = r.gather(1, torch.from_numpy(asked[rows].astype(np.int64))[:, None])[:, 0]
+            answers[rows] = answer.masked_fill(~answer.isfinite(), torch.nan).numpy()
+    return Correlated(which, values, answers, every == 1, tokens)
+
+
+def _blocks(sizes: tuple[int, int]) -> Iterator[slice]:
+    rows = max(1, BLOCK // (8 * sizes[1]))
+    return (slice(start, min(start + rows, sizes[0])) for start in range(0, sizes[0], rows))
+
+
+def _sums(text: Text, sizes: tuple[int, int], every: int) -> tuple[int, Sums, Sums]:
+    tokens, found = 0, [np.zeros((2, size)) for size in sizes]
+    for first, second, n in text.pieces(every):
+        tokens += n
+        for codes, sums in zip((first, second), found, strict=True):
+            values = codes.values.astype(np.float64)
+            sums += np.stack([np.bincount(codes.latents, v, sums.shape[1]) for v in (values, values * values)])
+    first_sums, second_sums = (Sums(*map(torch.from_numpy, sums)) for sums in found)
+    return tokens, first_sums, second_sums
+
+
+def _products(text: Text, rows: slice, columns: int, every: int) -> Tensor:
+    """``[rows, columns]`` float64: the summed products of the latents ``rows`` with all of the other SAE."""
+    total = torch.zeros(rows.stop - rows.start, columns, dtype=torch.float64)
+    for first, second, _ in text.pieces(every):
+        total += _transposed(first, rows) @ _matrix(second, columns)
+    return total
+
+
+def _matrix(codes: Codes, columns: int) -> Tensor:
+    """``[tokens, columns]`` in compressed rows."""
+    offsets = torch.from_numpy(np.concatenate([[0], codes.counts.cumsum(dtype=np.int64)]))
+    latents, values = (
+        torch.from_numpy(codes.latents.astype(np.int64)),
+        torch.from_numpy(codes.values.astype(np.float64)),
+    )
+    return torch.sparse_csr_tensor(offsets, latents, values, (len(codes.counts), columns), check_invariants=False)
+
+
+def _transposed(codes: Codes, rows: slice) -> Tensor:
+    """``[rows, tokens]`` in compressed rows."""
+    order = np.argsort(codes.latents, kind="stable")
+    latents = codes.latents[order]
+    a, b = np.searchsorted(latents, [rows.start, rows.stop])
+    tokens = np.repeat(np.arange(len(codes.counts)), codes.counts)[order[a:b]]
+    size = rows.stop - rows.start
+    counts = np.bincount(latents[a:b].astype(np.int64) - rows.start, minlength=size)
+    offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+    values = torch.from_numpy(codes.values[order[a:b]].astype(np.float64))
+    shape = (size, len(codes.counts))
+    return torch.sparse_csr_tensor(offsets, torch.from_numpy(tokens), values, shape, check_invariants=False)
+
+
+def _pearson(products: Tensor, first: Sums, second: Sums, rows: slice, tokens: int) -> Tensor:
+    """``[rows, columns]``; minus infinity where one of the two does not vary."""
+    covariance = tokens * products - first.total[rows, None] * second.total
+    size = first.spread(tokens)[rows, None] * second.spread(tokens)
+    return torch.where(size > 0, covariance / size, -torch.inf)
+
+
+def _thinned(codes: Codes, kept: NDArray[np.bool_]) -> Codes:
+    """The codes of some of the tokens."""
+    if kept.all():
+        return codes
+    firings = np.repeat(kept, codes.counts)
+    return Codes(codes.counts[kept], codes.latents[firings], codes.values[firings])
