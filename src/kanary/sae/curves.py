@@ -18,7 +18,7 @@ SPLINES = {"hat": 2, "bspline": 4}  # bases whose functions are 0 at 0 without t
 LEAST = 32  # values of a latent below which they do not say how far its grid must reach
 BEYOND = 3.0  # standard deviations above the mean at which a grid ends, or at the largest value if that is less
 NARROWEST = 1e-3  # of the usual reach
-AGAIN = 0.1  # share of training after the functions have joined at which grids move once more, if they joined earlier
+AGAIN = (1 / 3, 1 / 2)  # shares of training at which grids move again: values grow long after functions have joined
 WITHIN = 16  # sites per piece at which functions on two grids are compared
 ROWS = 1024  # functions moved at a time
 
@@ -34,8 +34,8 @@ class CurveOptions:
 class Schedule:
     """When functions join, move their grids, and how fast they learn.
 
-    Grids move twice, when the functions join and as long again after that (at least a tenth of training), and then stay, so
-    that what a function says can settle. There is always a step before, so that something is known of the values.
+    Grids move when the functions join, at a third and at half of training, and then stay, so that what a function says can
+    settle. There is always a step before, so that something is known of the values.
     """
 
     def __init__(self, joins: float, pace: float) -> None:
@@ -45,11 +45,11 @@ class Schedule:
 
     def moves(self, step: int, steps: int) -> bool:
         """Whether grids follow the data before this step."""
-        return step in (self._first(steps), self._last(steps))
+        return step in self._moves(steps)
 
     def listens(self, step: int, steps: int) -> bool:
         """Whether grids will move later, so that values must be counted."""
-        return step < self._last(steps)
+        return step < max(self._moves(steps))
 
     def now(self, step: int, steps: int) -> float:
         """Share of the learning rate for the functions."""
@@ -62,9 +62,9 @@ class Schedule:
     def _first(self, steps: int) -> int:
         return max(1, round(self.joins * steps))
 
-    def _last(self, steps: int) -> int:
+    def _moves(self, steps: int) -> set[int]:
         first = self._first(steps)
-        return first + max(first, round(AGAIN * steps))
+        return {first, *(again for share in AGAIN if (again := round(share * steps)) > first)}
 
 
 class Reach(nn.Module):

@@ -84,6 +84,15 @@ class Grid:
         """The L0 at which learning rates are chosen."""
         return min(self.levels, key=lambda k: abs(k - self.design.tuning.l0))
 
+    def tuned_as(self, variant: Variant) -> Variant:
+        """The SAE with which the learning rate of ``variant`` is chosen: the same family, as wide as the setting's width
+        times a power of two, the nearest, and with hidden units as d_model by the same rule. What is shared is the rate as a
+        multiple of the default, which falls with the width.
+        """
+        width = _rung(variant.width, self.setting.width)
+        hidden = _rung(variant.hidden, self.d_model) if variant.hidden else 0
+        return dataclasses.replace(variant, width=width, hidden=0 if hidden == self.d_model else hidden)
+
     @cached_property
     def families(self) -> tuple[str, ...]:
         """Those that this setting has."""
@@ -179,7 +188,12 @@ def _sized(variant: Variant, what: str, size: int) -> Variant:
     return dataclasses.replace(variant, width=size) if what == "width" else dataclasses.replace(variant, hidden=size)
 
 
+def _rung(size: int, base: int) -> int:
+    """``base`` times the power of two that is nearest to ``size / base``; even."""
+    return max(2, 2 * round(base * 2.0 ** round(math.log2(size / base)) / 2))
+
+
 def tuning_cells(grid: Grid, variant: Variant) -> Iterator[Cell]:
-    """The rates that are tried for ``variant``."""
+    """The rates that are tried for ``variant``, with the SAE that is tuned in its place."""
     for rate in grid.design.tuning.rates:
-        yield Cell(grid.name, variant, grid.tuned_at, grid.design.tuning.seed, rate)
+        yield Cell(grid.name, grid.tuned_as(variant), grid.tuned_at, grid.design.tuning.seed, rate)

@@ -139,7 +139,7 @@ class Study:
 
     def tuned(self, cells: Iterable[Cell]) -> list[Cell]:
         """The cells whose numbers the learning rates of ``cells`` are chosen by."""
-        variants = dict.fromkeys((cell.setting, cell.variant) for cell in cells)
+        variants = dict.fromkeys((cell.setting, self.grids[cell.setting].tuned_as(cell.variant)) for cell in cells)
         if len(self.design.tuning.rates) < 2:
             return []
         return [each for setting, variant in variants for each in tuning_cells(self.grids[setting], variant)]
@@ -176,7 +176,7 @@ class Study:
         """What the numbers of ``cell`` depend on, without paths of this machine."""
         config, setting = to_mapping(self.config(cell)), to_mapping(self.design.settings[cell.setting])
         found = {name: config[name] for name in RECIPE} | {f"setting_{name}": setting[name] for name in SETTING}
-        return found | {f"setting_{name}": Path(setting[name]).name for name in ("model", "text")}
+        return found | {f"setting_{name}": made for name, made in self.settings[cell.setting].made_of.items()}
 
     def read(self, cell: Cell) -> dict[str, Any] | None:
         return self.results.read(cell.id, self.recipe(cell))
@@ -230,16 +230,16 @@ class Study:
     def compare_seeds(self, name: str, role: Role) -> dict[str, Any] | None:
         """What the seeds of one SAE have in common; None with fewer than two."""
         cells = [Cell(name, role.variant, role.l0, seed) for seed in self.design.seeds]
-        paths = [self.latents_path(cell) for cell in cells]
-        there = [
-            (cell.seed, path) for cell, path in zip(cells, paths, strict=True) if path.is_file() and self._known(cell)
-        ]
-        if len(there) < 2:
+        cells = [cell for cell in cells if (known := self._known(cell)) and known["failed"] is None]
+        if len(cells) < 2:
             return None
-        recipe = {"seeds": [seed for seed, _ in there]}
+        recipe = {"seeds": [cell.seed for cell in cells]}
         id = f"seeds/{name}/{role.variant.name}-k{role.l0}-" + "-".join(map(str, recipe["seeds"]))
         if (found := self.results.read(id, recipe)) is None:
-            found = across([Latents(**read_tensors(path)) for _, path in there])._asdict()
+            paths = [self.latents_path(cell) for cell in cells]
+            if not all(path.is_file() for path in paths):  # numbers may be handed on without them
+                return None
+            found = across([Latents(**read_tensors(path)) for path in paths])._asdict()
             found = {key: value if value == value else None for key, value in found.items()}
             self.results.write(id, recipe, found)
         return found

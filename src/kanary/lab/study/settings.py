@@ -41,6 +41,11 @@ class Setting(Protocol):
     d_model: int
 
     @property
+    def made_of(self) -> dict[str, str | None]:
+        """What activations come from, by names and fingerprints that are the same on every machine."""
+        ...
+
+    @property
     def tuning(self) -> Tensor:
         """``[tokens, d_model]``, on which learning rates are chosen."""
         ...
@@ -75,6 +80,10 @@ class Planted:
     def source(self, config: TrainConfig) -> SyntheticActivations:
         pool = min(POOL, config.tokens)
         return SyntheticActivations(self.config, pool=pool, batch=config.batch, device=self.device)
+
+    @property
+    def made_of(self) -> dict[str, str | None]:
+        return {}
 
     @cached_property
     def _features(self) -> SyntheticActivations:
@@ -132,6 +141,15 @@ class Real:
         return StoredActivations(
             self._store, pool=pool, batch=config.batch, seed=config.data_seed, overlap=False, device=self.lm.device
         )
+
+    @cached_property
+    def made_of(self) -> dict[str, str | None]:
+        return {
+            "model": Path(self.design.model).name,
+            "text": Path(self.design.text).name,
+            "model_fingerprint": self.lm.fingerprint,
+            "text_fingerprint": self.text.fingerprint,
+        }
 
     @cached_property
     def _store(self) -> ActivationStore:

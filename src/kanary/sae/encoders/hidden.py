@@ -143,7 +143,7 @@ class KANHidden(HiddenEncoder):
 
     A layer of learned functions, but on learned projections, because the residual stream's coordinates mean nothing by
     themselves; a KAN layer as an MLP with spline activations (Yu et al. 2024, arXiv 2407.16674). Grids follow the mean
-    and the deviation of each unit's input when the layer joins and once more; outside, functions are straight lines.
+    and the deviation of each unit's input when the layer joins and twice more; outside, functions are straight lines.
 
     Parameters and FLOPs as those of ``mlp``, and G = ``knots`` parameters and about 15 FLOPs more per hidden unit.
     ``V`` and ``C`` are zero at the start, which is the linear encoder. State: see :class:`HiddenEncoder`, and

@@ -10,6 +10,9 @@ from kanary.errors import KanaryError
 from kanary.kernels import Pattern
 from kanary.sae.parts import Sparsifier, part
 
+SIZES = (16, 8, 4)
+"""Entries per group in the search for the largest: the first that leaves four groups for each one that is wanted."""
+
 
 def k_at(step: int, steps: int, k: int, start: int, share: float) -> int:
     """``int(k0 + (k1 - k0) t / w)`` for ``t < w``, then ``k1``: a dense start keeps latents alive."""
@@ -75,10 +78,11 @@ def row_topk(pre: Tensor, k: int) -> Tensor:
     The k largest entries of a row lie in the k groups with the largest maxima, so most of the row is looked at once.
     """
     n, width = pre.shape
-    size = 16  # fast because a strided maximum vectorises, and then only k * size entries per row are ranked
-    groups = width // size
-    if width % size or groups < 4 * k:
+    # fast because a strided maximum vectorises, and then only k * size entries per row are ranked
+    size = next((size for size in SIZES if width % size == 0 and width // size >= 4 * k), 0)
+    if not size:
         return pre.topk(k, dim=1, sorted=False).indices
+    groups = width // size
     grouped = pre.view(n, size, groups)
     best = grouped.amax(1).topk(k, dim=1, sorted=False).indices  # [n, k]
     members = grouped.gather(2, best[:, None, :].expand(n, size, k)).view(n, size * k)
