@@ -17,8 +17,8 @@ from kanary.sae import SAE
 from kanary.text import TextSource
 
 SHOWN = 5
-CHANCE = 0.05
-"""F1 below which a concept is not named."""
+LEAST = 0.05
+"""By how much a latent's F1 must be above that of always saying yes, which is large for a frequent concept."""
 
 
 def concept_columns(
@@ -28,7 +28,8 @@ def concept_columns(
 
     Columns: ``concepts [d_sae, 5]`` (numbers of names, -1 for none), and for each ``concept_f1``, ``concept_auroc`` and
     ``concept_n``, the tokens at which it holds. A latent's concepts are those with the largest F1 (at its best threshold)
-    on the selection half of the sample's documents; the numbers are those of the test half.
+    on the selection half of the sample's documents, as far as it is above that of always saying yes; the numbers are
+    those of the test half.
 
     Args:
         text: the labelled corpus.
@@ -45,9 +46,10 @@ def concept_columns(
     names = [read.concepts[i] for i in measured.tolist()]
     scores = [_scores(sae, half, site, measured) for half in halves]
     shown = min(SHOWN, len(names))
-    chosen = scores[0][1].topk(shown, dim=1)
+    f1 = scores[0][1].where(scores[0][1] > _always(halves[0])[measured] + LEAST, -1)
+    chosen = f1.topk(shown, dim=1)
     auroc, f1 = (each.gather(1, chosen.indices) for each in scores[1])
-    some = (chosen.values > CHANCE) & f1.isfinite()
+    some = (chosen.values > 0) & f1.isfinite()
     columns = {
         "concepts": chosen.indices.masked_fill(~some, -1).int().numpy(),
         "concept_f1": f1.numpy(),
@@ -62,6 +64,13 @@ def _counts(half: Sample) -> Tensor:
     """``[2, concepts]`` int64: judged tokens at which each concept holds, and does not."""
     holds = half.labels & half.judged
     return torch.stack([holds.sum(0), (half.judged & ~holds).sum(0)])
+
+
+def _always(half: Sample) -> Tensor:
+    """``[concepts]``: the F1 of saying at every token that the concept holds."""
+    holds, not_ = _counts(half).double()
+    found: Tensor = 2 * holds / (2 * holds + not_)
+    return found.float()
 
 
 def _scores(sae: SAE, half: Sample, site: str, concepts: Tensor) -> tuple[Tensor, Tensor]:
