@@ -119,13 +119,15 @@ class Grid:
                     known.append(roles[control].variant)
         return found
 
-    def reported(self, families: tuple[str, ...] = ()) -> list[Role]:
-        """Every variant and L0 of ``families`` (default: all) and of their controls, each once."""
+    def reported(self, families: tuple[str, ...] = (), controls: tuple[str, ...] = ()) -> list[Role]:
+        """Every variant and L0 of ``families`` and of their ``controls`` (default: all), each once."""
         chosen = [family for family in self.families if not families or family in families]
         found: dict[Role, None] = {}
         for k in self.levels:
             for family in chosen:
-                found |= {Role(self.base(family), k): None} | dict.fromkeys(self.roles[family, k].values())
+                roles = self.roles[family, k]
+                theirs = [role for control, role in roles.items() if not controls or control in controls]
+                found |= dict.fromkeys([Role(self.base(family), k), *theirs])
         return list(found)
 
     def cost(self, variant: Variant, l0: int) -> Cost:

@@ -88,13 +88,20 @@ class Study:
     # --- the cells, stage by stage ---
 
     def main(self) -> list[Cell]:
-        """Every family that is to be done and its controls, with TopK, seed after seed."""
+        """Every family that is to be done and its controls, with TopK, seed after seed; what decides comes first."""
         settings = [name for name in self.grids if name in self.only] or list(self.grids)
         families = tuple(word for word in self.only if word in self.design.families)
-        return [cell for seed in self.design.seeds for name in settings for cell in self._seed(name, families, seed)]
+        cells = [
+            cell
+            for controls in (self.design.decides, ())
+            for seed in self.design.seeds
+            for name in settings
+            for cell in self._seed(name, seed, families, controls)
+        ]
+        return list(dict.fromkeys(cells))
 
-    def _seed(self, name: str, families: tuple[str, ...], seed: int) -> list[Cell]:
-        return [Cell(name, role.variant, role.l0, seed) for role in self.grids[name].reported(families)]
+    def _seed(self, name: str, seed: int, families: tuple[str, ...] = (), controls: tuple[str, ...] = ()) -> list[Cell]:
+        return [Cell(name, role.variant, role.l0, seed) for role in self.grids[name].reported(families, controls)]
 
     def confirming(self) -> list[Cell]:
         """The families that won, and what they had to beat, with seeds that no verdict has seen."""
@@ -218,7 +225,7 @@ class Study:
     def numbers(self, best: str | None = None) -> Numbers:
         """Of every finished cell that is reported; with those of all sparsifiers for the family ``best``."""
         seeds = (*self.design.seeds, *self.design.confirm)
-        cells = [cell for seed in seeds for name in self.grids for cell in self._seed(name, (), seed)]
+        cells = [cell for seed in seeds for name in self.grids for cell in self._seed(name, seed)]
         cells += self._sparsifiers(best) if best else []
         return Numbers({cell: found for cell in cells if (found := self._known(cell)) is not None})
 
