@@ -7,7 +7,7 @@ ARGS ?=
 bin := $(VENV)/bin
 install = $(bin)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test lint types bench page clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint    ruff: lint and format"
 	@echo "make types   mypy --strict"
 	@echo "make bench   time the training step, harvesting, the store and evaluation"
+	@echo "make page    build the web page from web/ (needs Node 20 or newer); what it builds is committed"
 	@echo "make clean   remove the virtual environment and caches, keep runs/"
 
 demo: $(VENV)/.core
@@ -36,6 +37,9 @@ bench: $(VENV)/.dev
 	$(bin)/python bench/harvest.py
 	$(bin)/python bench/store.py
 	$(bin)/python bench/evaluate.py
+
+page:
+	cd web && npm ci --no-audit --no-fund && npm run build
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,92 @@
+"""A reader with a real browser before the page: what they see, and what goes wrong behind their back."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from page_server import Page, serving
+
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+VIEWS = {
+    "runs": "#/",
+    "feature": "#/f/demo/topk/12",
+    "dead": "#/f/demo/topk/19",
+    "search": "#/s/demo/topk?q=rain",
+    "live": "#/live/demo/topk?text=The+keeper+said+that+it+would+rain",
+    "compare": "#/compare?sae=demo/topk&sae=demo/topk-s1",
+    "steer": "#/steer",
+    "watch": "#/watch",
+    "unknown": "#/nowhere",
+}
+
+
+class Reader:
+    """One browser, one server; every page that is opened is watched for errors and for requests to anywhere else."""
+
+    def __init__(self, browser: Any, server: Page) -> None:
+        self.browser, self.server = browser, server
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+
+    @contextmanager
+    def reading(self, address: str, *, width: int = 1280, height: int = 800, theme: str = "light") -> Iterator[Any]:
+        """A page at ``address`` (of the server, if it starts with #), once it has stopped loading."""
+        context = self.browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda said: self.problems.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        try:
+            page.goto(self.server.url + address if address.startswith("#") else address)
+            page.wait_for_selector("main h1, main [role=alert]")
+            page.wait_for_function("!document.querySelector('[aria-busy=true]')")
+            yield page
+        finally:
+            context.close()
+
+    def complaints(self) -> list[str]:
+        """Console messages, exceptions and foreign requests since last asked."""
+        own = (self.server.url, "data:", "blob:", "file:")
+        found = self.problems + [url for url in self.requests if not url.startswith(own)]
+        self.problems, self.requests = [], []
+        return found
+
+
+def readers() -> Iterator[Reader]:
+    """For a fixture of one module: the browser's event loop must not outlive it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with serving() as server, playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=QUIET)
+        yield Reader(browser, server)
+        browser.close()
+
+
+def axe(page: Any, *rules: str) -> list[str]:
+    """What axe-core finds: one line per rule that is broken, with the first place."""
+    found = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    options = (
+        {"runOnly": list(rules)}
+        if rules
+        else {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    )
+    broken = found.Axe().run(page, options=options).response["violations"]
+    return [f"{v['id']}: {v['help']} · {len(v['nodes'])} · {v['nodes'][0]['html'][:200]}" for v in broken]
+
+
+def screenshot(page: Any, folder: Path, name: str) -> Path:
+    path = folder / f"{name}.png"
+    page.screenshot(path=path)
+    return path
