@@ -327,7 +327,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(form: str, kind: str
     whole, steps = Learner(*begun(form, kind, x)), batches(x, 10)
     for step, batch in enumerate(steps):
         whole.step(batch, step)
-    for stop in (3, 6, 9):  # before the functions join (4), between both moves of the grids (4, 8), and after
+    for stop in (3, 5, 9):  # before the functions join (4), between both moves of the grids (4, 5), and after
         first = Learner(*begun(form, kind, x))
         for step in range(stop):
             first.step(steps[step], step)

@@ -49,7 +49,10 @@ def test_the_k_largest_of_a_row_are_those_of_torch_topk(n: int, width: int, k: i
     assert torch.equal(pre.gather(1, chosen).sort(1).values, pre.topk(k, dim=1).values.sort(1).values)
 
 
-@pytest.mark.parametrize(("width", "k"), [(1024, 1), (1024, 16), (1024, 17), (4096, 32), (1040, 3), (2049, 8)])
+@pytest.mark.parametrize(
+    ("width", "k"),
+    [(1024, 1), (1024, 16), (1024, 17), (4096, 32), (1040, 3), (2049, 8), (800, 16), (512, 16), (512, 33)],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grouped_rows_give_the_same_k_largest(width: int, k: int, dtype: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(width + k)
