@@ -21,14 +21,14 @@ SITE, WINDOW, BATCH = "resid_post.1", 32, 4
 
 
 def make_run(
-    folder: Path, model: Path, text: Path, *, d_sae: int = 48, k: int = 4, seed: int = 0, **parts: Any
+    folder: Path, model: Path, text: Path, *, d_sae: int = 48, k: int = 4, seed: int = 0, site: str = SITE, **parts: Any
 ) -> Path:
     """A run folder with an SAE of random weights, standardised for the model; its last latent never fires."""
     lm = load_model(model, device="cpu")
     trained_on = {
         "model": str(model),
         "text": str(text),
-        "site": SITE,
+        "site": site,
         "window": WINDOW,
         "fingerprint": lm.fingerprint,
         "special_ids": sorted(lm.special_ids),
@@ -37,7 +37,7 @@ def make_run(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sae = SAE(SAEConfig(lm.d_model, d_sae, trained_on=trained_on, **options))
-        x = torch.cat([x for x, _ in _activations(lm, text)])
+        x = torch.cat([x for x, _ in _activations(lm, text, site)])
         sae.mean.copy_(x.mean(0))
         sae.scale.copy_((lm.d_model / (x - x.mean(0)).square().sum(1).mean()).sqrt())
         with torch.no_grad():
@@ -49,9 +49,9 @@ def make_run(
     return folder
 
 
-def _activations(lm: LanguageModel, text: Path) -> list[tuple[torch.Tensor, Any]]:
+def _activations(lm: LanguageModel, text: Path, site: str) -> list[tuple[torch.Tensor, Any]]:
     windows = Windows(open_text(str(text)), lm, window=WINDOW, batch=BATCH, part="all")
-    return [(lm.capture(batch.tokens, [SITE])[SITE][~batch.special], batch) for batch in windows]
+    return [(lm.capture(batch.tokens, [site])[site][~batch.special], batch) for batch in windows]
 
 
 def build(run: Path, **fields: Any) -> FeatureIndex:
@@ -86,8 +86,9 @@ class Dense:
     @cached_property
     def codes(self) -> np.ndarray:
         """``[windows, window, d_sae]`` float64."""
+        site = str(self.sae.config.trained_on["site"])
         parts = [
-            self.sae.encode(self.lm.capture(batch.tokens, [SITE])[SITE], batch.special).to_dense()
+            self.sae.encode(self.lm.capture(batch.tokens, [site])[site], batch.special).to_dense()
             for batch in self.batches
         ]
         return torch.cat(parts).double().detach().numpy()

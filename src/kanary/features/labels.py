@@ -111,7 +111,7 @@ class Labels:
 
     def search(self, words: str, limit: int = 1000) -> list[int]:
         """Latents whose texts have all of ``words`` (or words that begin so), the best match first."""
-        terms = [word.replace('"', '""') for word in words.split()]
+        terms = [word.replace('"', '""') for word in words.replace("\0", " ").split()]
         if not terms:
             return []
         query = "SELECT latent FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
