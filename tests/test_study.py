@@ -227,6 +227,43 @@ def test_a_folder_of_another_design_is_refused(finished: Study, tmp_path: Path) 
         run_study(open_study(str(path), out), quiet=True)
 
 
+def test_numbers_of_another_model_are_refused(finished: Study, design_path: Path) -> None:
+    cell = Cell("r", Variant("linear", 32), 4, 0)
+    assert open_study(str(design_path), finished.folder).read(cell) is not None
+    study = open_study(str(design_path), finished.folder)
+    setting = study.settings["r"]
+    assert isinstance(setting, Real)
+    with torch.no_grad():
+        next(setting.lm.model.parameters()).add_(0.1)
+    with pytest.raises(KanaryError, match="another recipe: setting_model_fingerprint was"):
+        study.read(cell)
+
+
+def test_what_seeds_have_in_common_outlives_their_latents(finished: Study, tmp_path: Path) -> None:
+    """Numbers are handed on without the tensors they were made from."""
+    role = Role(Variant("kan-bend", 32), 4)
+    expected = finished.compare_seeds("r", role)
+    assert expected is not None
+    shutil.copytree(finished.folder / "cells", tmp_path / "cells")
+    assert Study(finished.design, tmp_path).compare_seeds("r", role) == expected
+    shutil.rmtree(tmp_path / "cells" / "seeds")
+    assert Study(finished.design, tmp_path).compare_seeds("r", role) is None
+
+
+def test_what_decides_comes_first(finished: Study) -> None:
+    cells = finished.main()
+    assert len(cells) == len(set(cells))
+    decide = {
+        Cell(name, role, k, seed)
+        for name, grid in finished.grids.items()
+        for (family, k), roles in grid.roles.items()
+        for role in (grid.base(family), *(roles[c].variant for c in finished.design.decides if c in roles))
+        for seed in finished.design.seeds
+    }
+    assert set(cells[: len(decide)]) == decide
+    assert len(cells) > len(decide)
+
+
 def test_the_plan_counts_what_is_left(finished: Study, design_path: Path, tmp_path: Path) -> None:
     done = plan(finished)
     assert sum(part.left for part in done if part.stage != "all sparsifiers") == 0

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kanary.errors import KanaryError
 from kanary.lab import blocks
 from kanary.lab.study.across import across, spearman
-from kanary.lab.study.cells import Cell, Grid
+from kanary.lab.study.cells import Cell, Grid, Variant, tuning_cells
 from kanary.lab.study.cost import TOLERANCE, bits, cost, flops
 from kanary.lab.study.design import Design, find_design, read_design
 from kanary.lab.study.judgement import Numbers, best_family, curves_are_real, verdicts, winners
@@ -64,6 +64,30 @@ def test_controls_cost_as_much_within_one_percent(kan: Design, setting: str, d_m
             else:
                 assert role.l0 == k
     assert judged > 30
+
+
+def test_sizes_share_the_rates_of_a_ladder_of_widths(kan: Design) -> None:
+    grid = Grid(kan, "d", 64)  # 512 wide
+    sizes = {
+        362: 256,
+        363: 512,
+        512: 512,
+        544: 512,
+        724: 512,
+        725: 1024,
+        1312: 1024,
+        2544: 2048,
+        5568: 4096,
+        5794: 8192,
+    }
+    for width, tuned in sizes.items():
+        assert grid.tuned_as(Variant("linear", width)) == Variant("linear", tuned)
+        assert grid.tuned_as(Variant("blocks", width, sparsifier="relu")) == Variant("blocks", tuned, sparsifier="relu")
+    hidden = {0: 0, 6: 8, 60: 0, 64: 0, 90: 0, 91: 128, 454: 512}
+    for units, tuned in hidden.items():
+        assert grid.tuned_as(Variant("mlp", 512, units)) == Variant("mlp", 512, tuned)
+    tried = list(tuning_cells(grid, Variant("linear", 544)))
+    assert [(cell.variant.width, cell.rate) for cell in tried] == [(512, rate) for rate in kan.tuning.rates]
 
 
 def test_parameters_are_those_of_the_modules() -> None:
