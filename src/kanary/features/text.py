@@ -59,7 +59,7 @@ class Text:
         self._offsets = self.arrays["segment_offsets"]
         self._starts, self._documents, self._positions = (self.arrays[name] for name in SEGMENTS)
         self._special_ids = special_ids
-        self._bytes, self._ends = self.arrays["token_bytes"], self.arrays["token_offsets"]
+        self._bytes, self._ends = self.arrays["token_bytes"].tobytes(), self.arrays["token_offsets"]
         self._shown = np.full(len(self._ends) - 1, None, object)  # filled as tokens are met
         self._known = np.zeros(len(self._shown), bool)
 
@@ -70,9 +70,10 @@ class Text:
     def tokens(self, ids: Array) -> Any:
         """``ids [...]`` as nested lists of texts; bytes that are no UTF-8 as ``⟨e2⟩``."""
         if (new := ~self._known[ids]).any():
-            for id in {*ids[new].tolist()}:
-                self._shown[id] = shown(bytes(self._bytes[self._ends[id] : self._ends[id + 1]]))
-                self._known[id] = True
+            numbers = np.unique(ids[new]).astype(np.int64)
+            spans = zip(self._ends[numbers].tolist(), self._ends[numbers + 1].tolist(), strict=True)
+            self._shown[numbers] = [shown(self._bytes[a:b]) for a, b in spans]
+            self._known[numbers] = True
         return self._shown[ids].tolist()
 
     def token(self, id: int) -> str:
