@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kanary.activations.harvest import HarvestConfig, harvest
     from kanary.activations.store import ActivationStore
+    from kanary.app.serve import serve
     from kanary.errors import KanaryError
     from kanary.evaluation.checks.check import check
     from kanary.evaluation.comparison.compare import compare
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "kanary.activations.harvest": ["HarvestConfig", "harvest"],
     "kanary.activations.store": ["ActivationStore"],
+    "kanary.app.serve": ["serve"],
     "kanary.errors": ["KanaryError"],
     "kanary.evaluation.checks.check": ["check"],
     "kanary.evaluation.comparison.compare": ["compare"],
@@ -62,6 +64,7 @@ __all__ = [
     "load_plugin",
     "open_text",
     "part",
+    "serve",
     "train",
 ]
 
