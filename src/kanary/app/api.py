@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,6 @@ from fastapi.telemetry import TelemetryConfig
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.types import ASGIApp
 
-import kanary
 from kanary.app import documents, reading, twins
 from kanary.app.answers import Json, Problem, Refused, answer_errors
 from kanary.app.export import html
@@ -25,6 +25,7 @@ from kanary.app.search import LATEST, search, with_scores
 from kanary.app.search import Query as Search
 from kanary.features.index import FeatureIndex
 
+VERSION = version("kanary")
 WAITING = 64
 """Requests that may wait for a model, or for long work, the one being served included."""
 MOST_EXPORTED = 2000
@@ -78,7 +79,7 @@ def create_app(
     """The whole application, guarded."""
     app = FastAPI(
         title="Kanary",
-        version=kanary.__version__,
+        version=VERSION,
         openapi_url="/api/openapi.json",
         docs_url=None,  # that page loads its scripts from elsewhere
         redoc_url=None,
@@ -100,7 +101,7 @@ def _add_saes(app: FastAPI, service: Service) -> None:
     @app.get("/api/state")
     def state() -> Json:
         runs = {entry.run for entry in library.entries.values()}
-        return Json({"version": kanary.__version__, "runs": len(runs), "live": library.live()})
+        return Json({"version": VERSION, "runs": len(runs), "live": library.live()})
 
     @app.get("/api/runs")
     def runs() -> Json:
