@@ -47,8 +47,8 @@ class Neurons:
             return
         neurons = (x if other is None else other).float()
         self.products += transposed_product(codes.values, codes.pattern, neurons)
-        self.total += neurons.sum(0, dtype=torch.float64)
-        self.squares += neurons.double().square().sum(0)
+        self.total += neurons.sum(0)
+        self.squares += neurons.square().sum(0)
         self.tokens += len(neurons)
 
     def state(self) -> Mapping[str, Tensor]:
