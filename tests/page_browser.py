@@ -28,29 +28,35 @@ VIEWS = {
 
 
 class Reader:
-    """One browser, one server; every page that is opened is watched for errors and for requests to anywhere else."""
+    """One browser, one server; the page is watched for errors and for requests to anywhere else."""
 
     def __init__(self, browser: Any, server: Page) -> None:
-        self.browser, self.server = browser, server
+        self.server = server
         self.problems: list[str] = []
         self.requests: list[str] = []
+        self.page = browser.new_page()
+        self.page.set_default_timeout(20_000)
+        self.page.on(
+            "console", lambda said: self.problems.append(said.text) if said.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
 
     @contextmanager
     def reading(self, address: str, *, width: int = 1280, height: int = 800, theme: str = "light") -> Iterator[Any]:
-        """A page at ``address`` (of the server, if it starts with #), once it has stopped loading."""
-        context = self.browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("console", lambda said: self.problems.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
+        """The page at ``address`` (of the server, if it starts with #), once it has stopped loading."""
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=theme)
+        self.page.goto(self.server.url + address if address.startswith("#") else address)
+        self.page.wait_for_selector("main h1")
+        self.page.wait_for_selector("[aria-busy=true]", state="detached")
         try:
-            page.goto(self.server.url + address if address.startswith("#") else address)
-            page.wait_for_selector("main h1, main [role=alert]")
-            page.wait_for_function("!document.querySelector('[aria-busy=true]')")
-            yield page
+            yield self.page
         finally:
-            context.close()
+            self.page.mouse.move(0, 0)
+            if self.page.url.startswith("http"):
+                self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
+            self.page.goto("about:blank")  # nothing of this visit stays in memory
 
     def complaints(self) -> list[str]:
         """Console messages, exceptions and foreign requests since last asked."""
@@ -73,15 +79,12 @@ def readers() -> Iterator[Reader]:
 
 
 def axe(page: Any, *rules: str) -> list[str]:
-    """What axe-core finds: one line per rule that is broken, with the first place."""
+    """What axe-core finds (all of WCAG 2.2 A and AA, or these ``rules``): a line per broken rule, with its first place."""
     found = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
     )
-    options = (
-        {"runOnly": list(rules)}
-        if rules
-        else {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-    )
+    standard = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    options = {"runOnly": list(rules) or standard, "resultTypes": ["violations"]}
     broken = found.Axe().run(page, options=options).response["violations"]
     return [f"{v['id']}: {v['help']} · {len(v['nodes'])} · {v['nodes'][0]['html'][:200]}" for v in broken]
 

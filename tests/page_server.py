@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import page_data as data
 
@@ -108,7 +108,9 @@ class Handler(BaseHTTPRequestHandler):
                 {"error": "the index of demo/topk is damaged", "fix": "Build it again: `kanary index runs/demo`"}, 500
             )
             return
-        found = self.api(method, url.path.removeprefix("/api/").split("/"), parse_qs(url.query), body)
+        found = self.api(
+            method, [unquote(part) for part in url.path.removeprefix("/api/").split("/")], parse_qs(url.query), body
+        )
         self.answer({"error": "no such thing", "fix": ""} if found is None else found, 404 if found is None else 200)
 
     def api(self, method: str, path: list[str], query: dict[str, list[str]], body: dict[str, Any]) -> Any:
@@ -119,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.server.runs
             case ["compare"]:
                 saes = [s for run in self.server.runs for s in run["saes"] if s["id"] in query["sae"]]
-                twins = [{"a": i, "b": (i * 7) % data.WIDTH, "cosine": round(0.99 - i / 400, 3)} for i in range(130)]
+                twins = [{"a": i, "b": (i * 7) % data.WIDTH, "cosine": round(0.99 - i / 400, 3)} for i in range(40)]
                 return {"saes": saes, "twins": twins, "notes": ["L0 differs: 16 and 32."] if len(saes) > 1 else []}
             case ["saes", _, name, *rest]:
                 return self.sae(method, name, rest, query, body)

@@ -73,7 +73,17 @@ function shown(text: string, how: Painting): string {
 
 function merged(line: Line, run: number[], how: Painting): Node {
   const text = shown(run.map((i) => line.tokens[i]).join(''), how);
-  return runsRightToLeft(text) ? element('bdi', '', text) : document.createTextNode(text);
+  if (!runsRightToLeft(text)) return document.createTextNode(text);
+  const part = isolated();
+  part.textContent = text;
+  return part;
+}
+
+/** Letters that run to the left turn their own words only: tokens stand from left to right. */
+function isolated(): HTMLElement {
+  const part = document.createElement('bdi');
+  part.dir = 'ltr';
+  return part;
 }
 
 function separate(line: Line, run: number[], how: Painting): Node {
@@ -83,7 +93,7 @@ function separate(line: Line, run: number[], how: Painting): Node {
     return part;
   });
   const rtl = runsRightToLeft(run.map((i) => line.tokens[i]).join(''));
-  const place = rtl ? document.createElement('bdi') : document.createDocumentFragment();
+  const place = rtl ? isolated() : document.createDocumentFragment();
   place.append(...parts);
   return place;
 }

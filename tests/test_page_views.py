@@ -1,0 +1,170 @@
+"""Every view in a real browser: nothing complains, nothing leaves the address, everybody can read it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import page_data as data
+from page_browser import VIEWS, Reader, axe, readers, screenshot
+from page_server import STATIC
+
+EMPTY = '<script type="application/json" id="kanary-data"></script>'
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    yield from readers()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_is_readable_in_light_and_dark_and_nothing_complains(reader: Reader, view: str, tmp_path: Path) -> None:
+    with reader.reading(VIEWS[view]) as page:
+        screenshot(page, tmp_path, f"{view}-light")
+        if view == "feature":
+            page.keyboard.press("7")  # one interval: as many kinds of things in a tenth of the rows
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"
+        assert not axe(page)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
+        assert not axe(page, "color-contrast")
+        screenshot(page, tmp_path, f"{view}-dark")
+    assert not reader.complaints()
+
+
+@pytest.mark.parametrize("width", [360, 1280, 1920])
+def test_no_view_is_wider_than_the_window(reader: Reader, width: int, tmp_path: Path) -> None:
+    with reader.reading("#/", width=width, height=900) as page:
+        for view, address in VIEWS.items():
+            page.evaluate(f"location.hash = {address!r}")
+            page.wait_for_timeout(120)
+            page.wait_for_selector("[aria-busy=true]", state="detached")
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{view} at {width} px: {wide} px too wide"
+            screenshot(page, tmp_path, f"{view}-{width}")
+    assert not reader.complaints()
+
+
+def test_without_runs_the_page_says_how_to_make_one(reader: Reader) -> None:
+    kept, reader.server.runs = reader.server.runs, []
+    try:
+        with reader.reading("#/") as page:
+            assert "kanary demo" in page.inner_text("main")
+    finally:
+        reader.server.runs = kept
+    with reader.reading("#/") as page:
+        assert "kanary index runs/kan" in page.inner_text("main"), "one SAE of this run has no index"
+
+
+def test_an_error_is_told_in_words_and_can_be_tried_again(reader: Reader) -> None:
+    reader.server.failing.add("/features/12")
+    try:
+        with reader.reading("#/f/demo/topk/12") as page:
+            assert page.inner_text("[role=alert] strong") == "the index of demo/topk is damaged"
+            assert page.inner_text("[role=alert] code") == "kanary index runs/demo"
+            assert not axe(page)
+            reader.server.failing.clear()
+            page.click("text=Try again")
+            page.wait_for_selector("[role=alert]", state="detached")
+            assert page.locator("li[data-row]").count() == 70
+    finally:
+        reader.server.failing.clear()
+        reader.complaints()
+
+
+def test_the_theme_that_a_reader_chose_is_kept(reader: Reader) -> None:
+    with reader.reading("#/", theme="dark") as page:
+        page.keyboard.press("t")  # from the system's to light
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"
+        page.reload()
+        page.wait_for_selector("main h1")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"
+
+
+def test_a_token_in_the_address_is_sent_along_and_not_shown(reader: Reader) -> None:
+    with reader.reading("#token=s%20cret") as page:
+        assert page.url.endswith("#/")
+        with page.expect_request("**/api/runs") as asked:
+            page.reload()
+        assert asked.value.headers["authorization"] == "Bearer s cret"
+
+
+def test_typing_asks_rarely_and_the_last_text_wins(reader: Reader) -> None:
+    with reader.reading("#/live/demo/topk") as page:
+        asked = len(reader.server.asked)
+        page.type("#live-text", "it would rain on Tuesday", delay=12)
+        page.wait_for_selector("text=/^6 tokens/")
+        assert sum("/live" in one for one in reader.server.asked[asked:]) <= 6
+        reader.server.slow["/live"] = 0.3
+        page.fill("#live-text", "a slow one that is overtaken")
+        page.wait_for_timeout(120)
+        reader.server.slow.clear()
+        page.fill("#live-text", "two words")
+        page.wait_for_selector("text=/^3 tokens/")
+        page.wait_for_timeout(400)
+        assert page.inner_text("[aria-label='The text, token by token']").strip() == "<s>two words"
+        assert page.url.endswith("?text=two+words")
+    assert not reader.complaints()
+
+
+def test_a_token_shows_its_features_and_a_feature_colours_the_text(reader: Reader) -> None:
+    with reader.reading(VIEWS["live"]) as page:
+        page.click(".typed [data-i='3']")
+        assert page.inner_text("#fired-title").startswith("Features on ␣said")
+        assert page.locator(".pick").count() == 7  # six made up, and feature 3
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#fired-title").startswith("Features on ␣that")
+        page.keyboard.press("Escape")
+        page.locator("li", has=page.locator("a >> text=/^3$/")).locator(".pick").click()
+        coloured = page.eval_on_selector_all(".typed [class*=' h']", "all => all.map(one => Number(one.dataset.i))")
+        assert coloured == [1, 3, 5, 7]
+
+
+def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader) -> None:
+    with reader.reading("#/s/demo/topk") as page:
+        assert page.inner_text("#found-title") == "2\u202f048 features found"
+        page.fill("#search-words", "rain")
+        page.wait_for_selector("text=/^342 features found/")
+        assert page.url.endswith("#/s/demo/topk?q=rain")
+        page.click("[aria-label='Tick feature 6']")
+        page.click("[aria-label='Tick feature 0']")
+        page.fill("#list-name", "rain & <b>storms</b>")
+        page.click("text=Save")
+        page.wait_for_selector("strong >> text='rain & <b>storms</b>'")
+        assert reader.server.lists["rain & <b>storms</b>"] == [0, 6]
+        page.click("text=Next ›")
+        page.wait_for_selector("text=/^51–100 of 342/")
+        page.fill("input[placeholder=number]", "12")
+        page.wait_for_selector("th >> text=cosine")
+    assert not reader.complaints()
+
+
+def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> None:
+    features = [data.feature(3), data.feature(13, hostile=True)]
+    block = json.dumps({"saes": [data.meta()], "features": features, "columns": None}).replace("<", "\\u003c")
+    page_text = (STATIC / "export.html").read_text(encoding="utf-8")
+    file = tmp_path / "features.html"
+    file.write_text(page_text.replace(EMPTY, EMPTY.replace("></", f">{block}</")), encoding="utf-8")
+    reader.complaints()
+    asked = len(reader.server.asked)
+    with reader.reading(file.as_uri()) as page:
+        assert page.inner_text("h1") == "2 features"
+        assert not axe(page)
+        page.click("td a >> text=/^3$/")
+        page.wait_for_selector("h1 >> text=Feature 3")
+        assert page.locator("li[data-row]").count() == 70
+        assert page.locator("text=edit").count() == 0, "nothing can be written here"
+        page.keyboard.press("n")
+        page.wait_for_selector("h1 >> text=Feature 13")
+        assert page.evaluate("window.hacked") is None
+        screenshot(page, tmp_path, "exported")
+    assert len(reader.server.asked) == asked
+    assert {url.split(":")[0] for url in reader.requests} == {"file"}
+    assert not reader.complaints()
+
+
+def test_an_exported_file_without_data_says_so(reader: Reader) -> None:
+    with reader.reading((STATIC / "export.html").as_uri()) as page:
+        assert "kanary export" in page.inner_text("main")
+    assert not reader.complaints()
