@@ -383,6 +383,22 @@ def test_concepts_of_a_latent_are_what_it_tells_in_the_test_half(run: Path, monk
     assert (others[:, 0] >= 0).mean() < 0.1  # they fire at random, and saying always yes is no skill
 
 
+def test_an_index_of_the_labelled_corpus_names_concepts(run: Path) -> None:
+    from kanary.text.labelled.concepts import known
+
+    index = build(run, text="labelled", tokens=1000, concept_tokens=6000)
+    assert {*index.meta["concepts"]} <= {*known()}
+    assert index.meta["concepts"]
+    named = index.columns()["concept"]
+    for feature in index:
+        for row in feature.concepts:
+            assert row["concept"] in index.meta["concepts"]
+            assert 0 <= row["f1"] <= 1
+            assert row["n"] >= 50
+        assert named[feature.latent] == (feature.concepts[0]["concept"] if feature.concepts else None)
+    assert build(run, text="labelled", tokens=1000, concept_tokens=0).columns().keys().isdisjoint({"concept"})
+
+
 # --- tokens that are no text ------------------------------------------------------------------------------------------
 
 

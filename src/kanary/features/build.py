@@ -4,10 +4,10 @@ import dataclasses
 import os
 import shutil
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import kanary
 from kanary.activations.source import resolve_lm_batch
 from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
@@ -130,7 +130,7 @@ class _Build:
             "seed": self.config.seed,
             "special_ids": sorted(self.lm.special_ids),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "kanary": kanary.__version__,
+            "kanary": version("kanary"),
         }
 
 

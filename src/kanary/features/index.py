@@ -75,8 +75,8 @@ class FeatureIndex(Sequence[Feature]):
         return (self[latent] for latent in range(len(self)))
 
     def columns(self) -> dict[str, Array]:
-        """A number per latent under each name, ``[latents]``: density, fired, maximum, mean_active, and of its logit
-        weights skewness and kurtosis where it has some."""
+        """A number per latent under each name, ``[latents]``: density, fired, maximum, mean_active; skewness and kurtosis of
+        its logit weights where it has some; on the labelled corpus concept, the name of its best one or None, and f1."""
         fired = self._fired
         with np.errstate(invalid="ignore"):
             found = {
@@ -86,7 +86,12 @@ class FeatureIndex(Sequence[Feature]):
                 "mean_active": self._columns["total"] / fired,
             }
         names = {"skewness": "logit_skewness", "kurtosis": "logit_kurtosis"}
-        return found | {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
+        found |= {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
+        if "concepts" in self._columns:
+            best = self._columns["concepts"][:, 0]
+            named = np.array([*self.meta["concepts"], None], object)[best]
+            found |= {"concept": named, "f1": np.where(best < 0, np.nan, self._columns["concept_f1"][:, 0])}
+        return found
 
     def tokens(self, window: int) -> list[str]:
         """The tokens of a window as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
