@@ -15,7 +15,7 @@ help:
 	@echo "make test    run the tests; ARGS='-m slow' for the slow ones"
 	@echo "make lint    ruff: lint and format"
 	@echo "make types   mypy --strict"
-	@echo "make bench   time the training step, harvesting, the store and evaluation"
+	@echo "make bench   time the training step, harvesting, the store, evaluation and the index"
 	@echo "make page    build the web page from web/ (needs Node 20 or newer); what it builds is committed"
 	@echo "make clean   remove the virtual environment and caches, keep runs/"
 
@@ -37,6 +37,7 @@ bench: $(VENV)/.dev
 	$(bin)/python bench/harvest.py
 	$(bin)/python bench/store.py
 	$(bin)/python bench/evaluate.py
+	$(bin)/python bench/index.py
 
 page:
 	cd web && npm ci --no-audit --no-fund && npm run build

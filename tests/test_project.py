@@ -165,7 +165,9 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    return {command: help_of(command) for command in ("train", "harvest", "evaluate", "compare", "check", "info")}
+    return {
+        command: help_of(command) for command in ("train", "harvest", "evaluate", "compare", "index", "check", "info")
+    }
 
 
 def test_every_flag_in_the_readme_exists(helps: dict[str, str]) -> None:
