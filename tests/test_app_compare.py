@@ -111,7 +111,14 @@ def test_what_is_not_like_for_like_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?sae=demo/topk", "?sae=demo/topk&sae=nothing", "?sae=demo/topk&sae=" + "x" * 3000]
+    "query",
+    [
+        "",
+        "?sae=demo/topk",
+        "?sae=demo/topk&sae=demo/topk",
+        "?sae=demo/topk&sae=nothing",
+        "?sae=demo/topk&sae=" + "x" * 3000,
+    ],
 )
 def test_a_comparison_needs_two_saes_that_are_there(local: TestClient, query: str) -> None:
     answer = local.get("/api/compare" + query)

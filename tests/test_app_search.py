@@ -84,16 +84,22 @@ def test_like_sorts_by_the_cosine_of_the_decoder_directions(local: TestClient, r
     assert torch.allclose(shown, cosine[latents(found)], atol=1e-3)
 
 
-def test_a_token_finds_the_features_that_are_strongest_on_it(local: TestClient, index: kanary.FeatureIndex) -> None:
-    strongest = {
-        i: {example.tokens[example.focus].strip().casefold() for example in index[i].examples if "top" in example.lists}
-        for i in range(64)
-    }
-    words = sorted({token for tokens in strongest.values() for token in tokens if len(token) > 1})
-    assert len(words) > 3
-    for word in words[:10]:
+def test_a_token_finds_the_features_that_are_strongest_on_it_or_raise_it(
+    local: TestClient, index: kanary.FeatureIndex
+) -> None:
+    fires: dict[int, set[str]] = {}
+    raises: dict[int, set[str]] = {}
+    for feature in index:
+        fires[feature.latent] = {e.tokens[e.focus].strip().casefold() for e in feature.examples if "top" in e.lists}
+        assert feature.logits is not None
+        raises[feature.latent] = {each["token"].strip().casefold() for each in feature.logits["positive"]}
+    words = sorted({token for tokens in fires.values() for token in tokens if len(token) > 1})
+    words += sorted(set().union(*raises.values()) - {*words, ""})[:5]
+    assert len(words) > 8
+    for word in words[:5] + words[-5:]:
         found = get(local, SAE_ + "/search", token=f" {word.upper()}", limit=1000)
-        assert latents(found) == [i for i in range(64) if word in strongest[i]]
+        assert latents(found) == [i for i in range(64) if word in fires[i] | raises[i]]
+        assert found["total"] > 0
     assert get(local, SAE_ + "/search", token="zebra")["total"] == 0
 
 

@@ -215,7 +215,9 @@ def _add_long(app: FastAPI, service: Service) -> None:
     @app.get("/api/compare")
     async def compare(request: Request, sae: Annotated[list[str], Query(min_length=2, max_length=6)]) -> Json:
         """SAEs side by side."""
-        entries = [library.entry(*_two(id)) for id in sae]
+        entries = [library.entry(*_two(id)) for id in dict.fromkeys(sae)]
+        if len(entries) < 2:
+            raise Refused(422, "sae: only one SAE is named.", "Name two to six different ones.")
 
         def work(stop: Stop) -> Json:
             rows = [library.row(entry) for entry in entries]

@@ -27,7 +27,7 @@ class Query(BaseModel):
     q: Annotated[str, Field(max_length=1000)] = ""
     """Words of the label, the explanations or a person's own text."""
     token: Annotated[str, Field(max_length=1000)] = ""
-    """A token on which the feature is at its strongest, spaces and case apart."""
+    """A token on which the feature is at its strongest or whose logit it raises most, spaces and case apart."""
     concept: Annotated[str, Field(max_length=1000)] = ""
     """The concept it stands for best, or the beginning of its name: ``honesty`` finds ``honesty.lie``."""
     like: Annotated[int, Field(ge=0, le=LATEST)] | None = None
@@ -96,9 +96,12 @@ def _sorted(found: NDArray[np.int64], query: Query, columns: Mapping[str, Any]) 
 
 
 def _has_token(index: FeatureIndex, token: str) -> NDArray[np.bool_]:
-    """Whether one of the tokens on which a latent is strongest reads like ``token``."""
+    """Whether a latent is strongest on a token that reads like ``token``, or raises its logit most."""
     wanted = token.strip().casefold()
     latents, ids = strongest_tokens(index)
+    if (raised := index.top_tokens().get("positive")) is not None:
+        latents = np.concatenate([latents, np.repeat(np.arange(len(index)), raised.shape[1])])
+        ids = np.concatenate([ids, raised.ravel()])
     alike = [id for id in np.unique(ids).tolist() if index.token(id).strip().casefold() == wanted]
     found = np.zeros(len(index), bool)
     found[latents[np.isin(ids, alike)]] = True
