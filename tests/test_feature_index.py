@@ -256,6 +256,17 @@ def test_what_is_shown_does_not_depend_on_order_or_pieces() -> None:
     assert sampled[0] == sampled[1]
 
 
+def test_of_equal_values_the_first_is_shown() -> None:
+    draw = np.random.default_rng(2)
+    codes = np.round(draw.random((800, 9)), 1)  # windows of eight tokens
+    chosen = selected([chunk(w, codes[w * 8 : (w + 20) * 8]) for w in range(0, 100, 20)], 9).result()
+    for latent in range(9):
+        windows = codes[:, latent].reshape(100, 8)
+        best = np.argsort(-windows.max(1), kind="stable")[:20]
+        shown = chosen.places[(chosen.latents == latent) & (chosen.lists >> 10 & 1 > 0)]
+        assert shown.tolist() == sorted((best * 8 + windows[best].argmax(1)).tolist())
+
+
 def test_correlations_of_a_part_of_the_text_are_estimates_and_say_so(
     run: Path, dense: Dense, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
