@@ -15,7 +15,7 @@ from kanary.evaluation.latents import latent_table
 from kanary.features import correlation
 from kanary.features.feature import Feature
 from kanary.features.index import FeatureIndex
-from kanary.features.selection import Selection, Totals, key_of
+from kanary.features.selection import Selection, Totals, bin_of, key_of
 from kanary.features.spool import Chunk, Codes
 from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
@@ -254,6 +254,19 @@ def test_what_is_shown_does_not_depend_on_order_or_pieces() -> None:
         for c in (whole.result(), selected(parts[::-1], 12).result())
     ]
     assert sampled[0] == sampled[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.37, 1e-20, 3e30])
+def test_a_value_at_the_end_of_a_bin_is_in_it(scale: float) -> None:
+    most = np.float32(50 * scale)
+    for bins in (10, 50):
+        edges = np.float64(most) * (np.arange(bins + 1) / bins)
+        exact = edges[edges.astype(np.float32) == edges][1:].astype(np.float32)
+        where = [edges.tolist().index(float(value)) - 1 for value in exact]
+        assert bin_of(exact, np.full_like(exact, most), bins).tolist() == where
+        assert where[-1] == bins - 1
+        above = np.nextafter(exact[:-1], np.float32(np.inf))
+        assert bin_of(above, np.full_like(above, most), bins).tolist() == [i + 1 for i in where[:-1]]
 
 
 def test_of_equal_values_the_first_is_shown() -> None:
