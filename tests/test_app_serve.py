@@ -234,6 +234,7 @@ def test_half_a_request_holds_nobody_up(server: Running) -> None:
 def test_it_listens_on_loopback_alone_and_needs_no_token_there(server: Running) -> None:
     assert server.url.startswith("http://127.0.0.1:")
     assert "token" not in server.url
+    assert repr(server) == f"<Kanary at {server.url}, running>"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "workstation.example", "", "127.0.0.1.example"])

@@ -166,7 +166,8 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path) -> None:
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
     return {
-        command: help_of(command) for command in ("train", "harvest", "evaluate", "compare", "index", "check", "info")
+        command: help_of(command)
+        for command in ("train", "harvest", "evaluate", "compare", "index", "serve", "check", "info")
     }
 
 

@@ -52,17 +52,19 @@ class Latents(BaseModel):
 
 
 class Service:
-    """What the addresses share: the library, and two threads, so that no comparison keeps a typing person waiting."""
+    """What the addresses share: the library, and a thread for each kind of long work, so that none waits for another."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.reading, self.long = Lane("reading", WAITING), Lane("long", WAITING)
+        self.reading, self.drawing, self.comparing = self.lanes = [
+            Lane(name, WAITING) for name in ("reading", "drawing", "comparing")
+        ]
         self.layouts: Kept[Layout] = Kept(16)
         self.comparisons: Kept[dict[str, Any]] = Kept(16)
 
     def close(self) -> None:
-        self.reading.close()
-        self.long.close()
+        for lane in self.lanes:
+            lane.close()
 
     def index(self, run: str, sae: str) -> FeatureIndex:
         return self.library.index(self.library.entry(run, sae))
@@ -210,7 +212,7 @@ def _add_long(app: FastAPI, service: Service) -> None:
             found = service.layouts.get(entry.version, lambda: layout(library.sae(entry).W_dec))
             return Json(_columns(library.index(entry), found))
 
-        return await service.long.run(request, work)
+        return await service.drawing.run(request, work)
 
     @app.get("/api/compare")
     async def compare(request: Request, sae: Annotated[list[str], Query(min_length=2, max_length=6)]) -> Json:
@@ -224,7 +226,7 @@ def _add_long(app: FastAPI, service: Service) -> None:
             key = tuple(entry.version for entry in entries)
             return Json({"saes": rows, **service.comparisons.get(key, lambda: _compared(entries, library, stop))})
 
-        return await service.long.run(request, work)
+        return await service.comparing.run(request, work)
 
     @app.get("/api/saes/{run}/{sae}/export.html")
     async def export(
@@ -239,7 +241,7 @@ def _add_long(app: FastAPI, service: Service) -> None:
             headers = {"content-disposition": f'attachment; filename="{file}"', "content-security-policy": "sandbox"}
             return Response(html(index, latents), media_type="text/html", headers=headers)
 
-        return await service.long.run(request, work)
+        return await service.comparing.run(request, work)
 
 
 def chosen(text: str, d_sae: int) -> list[int]:

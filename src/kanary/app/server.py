@@ -64,6 +64,9 @@ class Running:
         self._thread.join()
         self._socket.close()
 
+    def __repr__(self) -> str:
+        return f"<Kanary at {self.url}, {'running' if self._thread.is_alive() else 'stopped'}>"
+
     def __enter__(self) -> "Running":
         return self
 
