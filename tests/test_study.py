@@ -118,6 +118,10 @@ def test_a_study_fills_every_table(finished: Study) -> None:
     page = (finished.folder / "report.md").read_text()
     assert "Do curves help?" in page
     assert "95 % intervals" in page
+    for setting, families in (("a", {"linear", "mlp", "blocks", "kan-bend"}), ("r", {"linear", "kan-bend"})):
+        there, planned, whole = re.findall(rf"\| {setting} \| (\d+) of (\d+) \| ([^|]*) \|", page)[0]
+        assert int(there) == int(planned) > 0
+        assert set(whole.split(", ")) == families
     assert {row["family"] for row in table(finished, "verdicts")} == {"kan-bend"}
 
 
@@ -192,6 +196,7 @@ def test_the_time_may_be_up(design_path: Path, tmp_path: Path) -> None:
     report, done = run_study(study, budget=0, quiet=True)
     assert not done
     assert "Nothing is finished here yet" in report.read_text()
+    assert re.search(r"\| a \| 0 of \d+ \| none \|", report.read_text())
 
 
 def test_a_training_that_breaks_down_is_a_result(

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from kanary.files import write_text
+from kanary.lab.study.cells import Cell
 from kanary.lab.study.findings import Findings, mean_and_half
 from kanary.lab.study.folder import WAIT
 from kanary.lab.study.judgement import DECIDES, curves_are_real
@@ -44,6 +45,8 @@ def page(found: Findings) -> str:
         "with 95 % intervals (Student's t); one whose interval holds 0 is a tie. The rule is in the study's README.md.",
         *study.notes,
         *_broken(found),
+        "## How far it has come",
+        _extent(found),
         "## Verdicts",
         _verdicts(found),
         *_questions(found),
@@ -57,6 +60,30 @@ def page(found: Findings) -> str:
         f"{judged} differences were judged. With nothing to find, one in twenty would still lie beyond its interval.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _extent(found: Findings) -> str:
+    """What is there of what the design asks for: where a family is not listed as complete, its verdict is open."""
+    study, rows = found.study, []
+    for setting, grid in study.grids.items():
+        planned = [
+            Cell(setting, role.variant, role.l0, seed) for role in grid.reported() for seed in study.design.seeds
+        ]
+        there = [cell for cell in planned if cell in found.numbers.cells]
+        whole = [family for family in grid.families if _whole(found, setting, family)]
+        rows.append([setting, f"{len(there)} of {len(planned)}", ", ".join(whole) or "none"])
+    return markdown(
+        ["setting", "SAEs", "families that are complete, with the controls that decide, at every L0 and seed"], rows
+    )
+
+
+def _whole(found: Findings, setting: str, family: str) -> bool:
+    study, grid = found.study, found.study.grids[setting]
+    return all(
+        Cell(setting, role.variant, role.l0, seed) in found.numbers.cells
+        for role in grid.reported((family,), study.design.decides)
+        for seed in study.design.seeds
+    )
 
 
 def _broken(found: Findings) -> Iterator[str]:
