@@ -4,6 +4,8 @@ import App from './App.svelte';
 import { embedded } from './data/file';
 import { keepToken } from './data/server';
 
-const data = embedded();
+const data = await embedded();
 if (!data) keepToken();
-mount(App, { target: document.getElementById('app') as HTMLElement, props: { data } });
+const place = document.getElementById('app') as HTMLElement;
+place.replaceChildren(); // what stood there until the script was ready
+mount(App, { target: place, props: { data } });

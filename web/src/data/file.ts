@@ -3,12 +3,18 @@
 import { Trouble, idOf, type Source } from './source';
 import type { Embedded, Feature, Meta, SearchRow } from './types';
 
-/** The data block of this page, or null on a page that has a server behind it. */
-export function embedded(): Embedded | null {
+/** The data block of this page, or null on a page that has a server behind it. JSON, or JSON as gzip in base64. */
+export async function embedded(): Promise<Embedded | null> {
   const block = document.getElementById('kanary-data');
   if (!block) return null;
-  const text = block.textContent?.trim() ?? '';
+  const written = block.textContent?.trim() ?? '';
+  const text = block.dataset.encoding === 'gzip' ? await unpacked(written) : written;
   return text ? (JSON.parse(text) as Embedded) : { saes: [], features: [] };
+}
+
+function unpacked(base64: string): Promise<string> {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).text();
 }
 
 export const saeOf = (feature: Feature): string => idOf(feature.sae.run, feature.sae.name);

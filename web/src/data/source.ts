@@ -48,4 +48,8 @@ export function idOf(run: string, name: string): string {
   return `${run.split('/').filter(Boolean).pop() ?? run}/${name}`;
 }
 
+/** What a feature is called where there is no room for more: its label, else the concept that it marks best. */
+export const nameOf = (columns: Columns | null | undefined, latent: number): string =>
+  columns?.label[latent] ?? columns?.best_concept?.[latent] ?? '';
+
 export const saesOf = (runs: Run[]): Sae[] => runs.flatMap((run) => run.saes);

@@ -26,12 +26,12 @@ export function firedIn(live: Live, columns: Columns | undefined): Fired[] {
 export const relative = (one: Fired, columns: Columns | undefined): number =>
   one.strongest / (columns?.maximum[one.latent] || one.strongest || 1);
 
-/** Per token the largest activation, as a share of its feature's maximum. */
+/** Per token the largest activation as a share of its feature's maximum, bent so that its colour grows evenly with it. */
 export function strongestPerToken(fired: Fired[], columns: Columns | undefined): Map<number, number> {
   const strongest = new Map<number, number>();
   for (const one of fired) {
     const most = columns?.maximum[one.latent] || one.strongest;
-    for (const [token, value] of one.values) strongest.set(token, Math.max(strongest.get(token) ?? 0, value / most));
+    for (const [token, value] of one.values) strongest.set(token, Math.max(strongest.get(token) ?? 0, (10 ** Math.min(1, value / most) - 1) / 9));
   }
   return strongest;
 }

@@ -15,8 +15,19 @@ function glyph(unseen: string): string {
   return `⟨U+${(unseen.codePointAt(0) as number).toString(16).toUpperCase().padStart(4, '0')}⟩`;
 }
 
+const known = new Map<string, string>();
+const KNOWN = 50_000; // tokens: about the vocabulary of a language model
+
 /** The token as it is shown: everything in it can be seen. */
-export const visible = (token: string): string => token.replace(UNSEEN, glyph);
+export function visible(token: string): string {
+  let shown = known.get(token);
+  if (shown === undefined) {
+    shown = token.replace(UNSEEN, glyph);
+    if (known.size >= KNOWN) known.clear();
+    known.set(token, shown);
+  }
+  return shown;
+}
 
 /** The token alone, where its spaces would be lost: a leading space becomes ␣. */
 export const chip = (token: string): string => visible(token).replace(/^ +| +$/g, (spaces) => '␣'.repeat(spaces.length)) || '∅';

@@ -13,6 +13,7 @@ export interface Line {
   special: Set<number>;
   starts: Set<number>;
   focus: number; // -1 where no token is the one shown
+  leftward?: boolean; // some letters run from right to left
 }
 
 const lines = new WeakMap<Example, Line>();
@@ -27,6 +28,7 @@ export function lineOf(example: Example): Line {
       special: new Set(example.special),
       starts: new Set(example.starts),
       focus: example.focus,
+      leftward: runsRightToLeft(example.tokens.join('')),
     };
     lines.set(example, line);
   }
@@ -72,8 +74,9 @@ function shown(text: string, how: Painting): string {
 }
 
 function merged(line: Line, run: number[], how: Painting): Node {
-  const text = shown(run.map((i) => line.tokens[i]).join(''), how);
-  if (!runsRightToLeft(text)) return document.createTextNode(text);
+  let text = '';
+  for (const i of run) text += shown(line.tokens[i] ?? '', how);
+  if (line.leftward === false || !runsRightToLeft(text)) return document.createTextNode(text);
   const part = isolated();
   part.textContent = text;
   return part;
@@ -89,11 +92,11 @@ function isolated(): HTMLElement {
 function separate(line: Line, run: number[], how: Painting): Node {
   const parts = run.map((i) => {
     const part = element('span', 'token', shown(line.tokens[i] ?? '', how));
-    part.dataset.i = String(i);
+    part.setAttribute('data-i', String(i));
     return part;
   });
-  const rtl = runsRightToLeft(run.map((i) => line.tokens[i]).join(''));
-  const place = rtl ? isolated() : document.createDocumentFragment();
+  const leftward = line.leftward !== false && runsRightToLeft(run.map((i) => line.tokens[i]).join(''));
+  const place = leftward ? isolated() : document.createDocumentFragment();
   place.append(...parts);
   return place;
 }
@@ -102,14 +105,12 @@ function separate(line: Line, run: number[], how: Painting): Node {
 function token(line: Line, i: number, how: Painting): Node {
   const text = line.tokens[i] ?? '';
   const spaced = text.length > 1 && text.startsWith(' ');
-  const special = line.special.has(i);
-  const classes = ['token', underline(line.effects.get(i))];
   const level = heat(line.values.get(i) ?? 0, how.maximum);
-  if (level) classes.push(`h${level}`);
-  if (special) classes.push('special');
+  const effect = underline(line.effects.get(i));
+  const classes = `token${effect && ` ${effect}`}${level ? ` h${level}` : ''}${line.special.has(i) ? ' special' : ''}`;
   const name = i === line.focus ? 'b' : 'bdi';
-  const part = element(name, classes.filter(Boolean).join(' '), shown(spaced ? text.slice(1) : text, how));
-  part.dataset.i = String(i);
+  const part = element(name, classes, shown(spaced ? text.slice(1) : text, how));
+  part.setAttribute('data-i', String(i));
   if (!spaced) return part;
   const both = document.createDocumentFragment();
   both.append(' ', part);

@@ -31,7 +31,7 @@ export function signed(value: number, digits = 3): string {
 }
 
 export function count(value: number | null | undefined): string {
-  return value === null || value === undefined ? NOTHING : value.toLocaleString('en-GB').replace(/,/g, '\u202f');
+  return value === null || value === undefined ? NOTHING : String(value).replace(/\B(?=(\d{3})+$)/g, '\u202f');
 }
 
 /** Short counts for small places: 1.2k, 34M. */
@@ -46,5 +46,7 @@ export function percent(value: number | null | undefined): string {
   if (value !== 0 && Math.abs(value) < 1e-5) return `${number(value * 100, 1)}\u00a0%`;
   return `${Number((value * 100).toPrecision(value < 0.1 ? 2 : 3))}\u00a0%`;
 }
+
+export const duration = (ms: number): string => (ms < 1000 ? `${number(ms, 2)} ms` : `${number(ms / 1000, 2)} s`);
 
 export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;

@@ -1,0 +1,157 @@
+"""How fast the page is in a real browser: its first paint, and from one feature to the next.
+
+    python bench/page.py --json
+    python bench/page.py --url http://127.0.0.1:8000/ --sae demo/topk    # against a running `kanary serve`
+
+Needs `playwright` and Chromium (Debian: apt install chromium). Without ``--url`` it serves made-up features, each with 70
+examples of 128 tokens, in which about one token in eight fires or has an effect. A feature change is from the change of
+the address to the end of the layout that it causes; the next feature was fetched while the reader looked at the last
+one, as the page does by itself. ``change_ms`` is by the clock, ``cpu_ms`` the processor time of script, style and layout of
+the page's main thread, which other work on the machine disturbs less. The floor is what the browser alone needs to put
+the same finished elements in place and to lay them out; ``x_floor`` is the quotient of the processor times.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the made-up features and their server
+
+CHANGE = """async ([sae, latent]) => {
+  const started = performance.now();
+  location.hash = `#/f/${sae}/${latent}`;
+  await new Promise((done) => addEventListener('hashchange', () => {
+    const port = new MessageChannel();
+    port.port1.onmessage = done;
+    port.port2.postMessage(0);
+  }, { once: true }));
+  document.body.offsetHeight;
+  const took = performance.now() - started;
+  const shown = document.querySelector('h1').innerText.includes(`Feature ${latent}`);
+  return [took, shown, document.querySelectorAll('main *').length];
+}"""
+FLOOR = """() => {
+  const main = document.querySelector('main');
+  const copy = main.cloneNode(true);
+  const started = performance.now();
+  main.replaceWith(copy);
+  document.body.offsetHeight;
+  const took = performance.now() - started;
+  copy.replaceWith(main);
+  document.body.offsetHeight;
+  return took;
+}"""
+PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="a running server; without it, made-up features are served")
+    parser.add_argument("--sae", default="demo/topk", help="RUN/SAE whose features are shown")
+    parser.add_argument("--changes", type=int, default=21, help="feature changes per layout")
+    parser.add_argument("--paints", type=int, default=7, help="first paints")
+    parser.add_argument("--json", action="store_true", help="only the JSON line")
+    args = parser.parse_args()
+    with served(args.url) as url, browser() as chromium:
+        line: dict[str, Any] = {
+            "case": "page",
+            "first_paint_ms": spread(first_paints(chromium, url, args.sae, args.paints)),
+        }
+        for name, context in (("4", "±4 tokens"), ("window", "whole windows")):
+            line[context] = changes(chromium, url, args.sae, args.changes, name)
+    print(json.dumps(line, ensure_ascii=False) if args.json else json.dumps(line, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def served(url: str | None) -> Iterator[str]:
+    if url:
+        yield url.rstrip("/") + "/"
+        return
+    from page_server import serving
+
+    with serving() as server:
+        yield server.url
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    from page_browser import QUIET
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        sys.exit("Chromium is not installed. On Debian: apt install chromium")
+    with sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=path, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+def first_paints(chromium: Any, url: str, sae: str, n: int) -> list[float]:
+    """Milliseconds from the start of the navigation to the first content, in a browser that has seen nothing yet."""
+    found = []
+    for _ in range(n):
+        context = chromium.new_context(viewport={"width": 1280, "height": 800})
+        page = context.new_page()
+        page.goto(f"{url}#/f/{sae}/0")
+        page.wait_for_selector("li[data-row]")
+        found.append(page.evaluate(PAINT))
+        context.close()
+    return found
+
+
+def changes(chromium: Any, url: str, sae: str, n: int, context: str) -> dict[str, Any]:
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    page.add_init_script(f"localStorage.setItem('kanary-context', {context!r})")
+    page.goto(f"{url}#/f/{sae}/0")
+    page.wait_for_selector("li[data-row]")
+    tools = page.context.new_cdp_session(page)
+    tools.send("Performance.enable", {"timeDomain": "threadTicks"})
+    took, cpu, floor, elements = [], [], [], []
+    for latent in range(1, n + 4):
+        page.wait_for_load_state("networkidle")
+        before = busy(tools)
+        ms, shown, count = page.evaluate(CHANGE, [sae, latent])
+        spent = busy(tools) - before
+        if not shown:
+            sys.exit(f"feature {latent} was not there in time: was it not fetched ahead?")
+        if page.locator("li[data-row]").count() < 60 or latent < 4:
+            continue  # a feature that hardly fires; and the first ones, before the code is compiled
+        took.append(ms)
+        cpu.append(spent)
+        elements.append(count)
+        before = busy(tools)
+        page.evaluate(FLOOR)
+        floor.append((busy(tools) - before) / 2)  # it puts a copy there, then the original back
+    page.close()
+    return {
+        "change_ms": spread(took), "cpu_ms": spread(cpu), "floor_cpu_ms": spread(floor),
+        "x_floor": round(statistics.median(cpu) / statistics.median(floor), 2),
+        "elements": round(statistics.median(elements)),
+    }  # fmt: skip
+
+
+def busy(tools: Any) -> float:
+    """Milliseconds of processor time that the page's main thread has spent in script, style and layout."""
+    spent = {one["name"]: one["value"] for one in tools.send("Performance.getMetrics")["metrics"]}
+    return 1000 * float(spent["ScriptDuration"] + spent["RecalcStyleDuration"] + spent["LayoutDuration"])
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    return {
+        "median": round(statistics.median(ordered), 1),
+        "p90": round(ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))], 1),
+        "n": len(ordered),
+    }
+
+
+if __name__ == "__main__":
+    main()
