@@ -190,8 +190,8 @@ def test_columns_are_those_of_the_index_and_null_where_there_is_no_number(
 
 def test_a_document_has_the_values_that_examples_show_of_it(local: TestClient, index: kanary.FeatureIndex) -> None:
     compared = 0
-    for latent in range(64):
-        for example in index[latent].examples[:3]:
+    for latent in range(0, 64, 4):
+        for example in index[latent].examples[:2]:
             found = get(local, f"{SAE_}/documents/{example.document}", latent=latent)
             assert found["tokens"] == index.document(example.document)["tokens"]
             assert found["of"] == len(found["tokens"])
@@ -199,7 +199,7 @@ def test_a_document_has_the_values_that_examples_show_of_it(local: TestClient, i
             values = dict(found["activations"])
             assert values[example.position] == pytest.approx(example.value, rel=1e-3)
             compared += 1
-    assert compared > 20
+    assert compared > 10
 
 
 def test_a_document_that_is_not_there_is_refused(local: TestClient) -> None:

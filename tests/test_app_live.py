@@ -127,7 +127,7 @@ def test_names_of_special_tokens_in_a_text_count_as_special(local: TestClient) -
     assert not [code for code in found["codes"] if code[0] in found["special"]]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=200))
 def test_any_text_is_answered_and_all_of_it_read(local: TestClient, text: str) -> None:
     found = live(local, text)

@@ -78,7 +78,7 @@ def test_every_address_of_the_interface_is_described(operations: list[tuple[str,
     }
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_request_is_answered_with_what_was_asked_for_or_one_line_of_why_not(
     local: TestClient, operations: list[tuple[str, str, dict[str, Any]]], data: st.DataObject

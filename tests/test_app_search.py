@@ -173,18 +173,18 @@ def test_of_two_writers_each_is_heard_and_the_text_is_that_of_one(run: Path, tmp
     folder = copied(run, tmp_path / "demo")
     answers: dict[str, list[int]] = {"ann": [], "bob": []}
 
-    def write(name: str) -> None:
-        with client(folder) as own:
-            for number in range(15):
-                answer = own.put(f"{SAE_}/features/{number % 3}/human", json={"text": f"{name} {number}"})
-                answers[name].append(answer.status_code)
-                own.put(f"{SAE_}/lists/{name}", json={"latents": [number]})
+    def write(name: str, own: TestClient) -> None:
+        for number in range(15):
+            answer = own.put(f"{SAE_}/features/{number % 3}/human", json={"text": f"{name} {number}"})
+            answers[name].append(answer.status_code)
+            own.put(f"{SAE_}/lists/{name}", json={"latents": [number]})
 
-    threads = [threading.Thread(target=write, args=(name,)) for name in answers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with client(folder) as one, client(folder) as other:
+        threads = [threading.Thread(target=write, args=each) for each in zip(answers, (one, other), strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert answers == {"ann": [200] * 15, "bob": [200] * 15}
     with client(folder) as own:
         for latent in range(3):
