@@ -21,11 +21,12 @@ ABOVE = (0.5, 0.7, 0.9)
 RANDOM = 256
 """Random directions whose best cosine stands for what chance would give."""
 UNLIKE = {
-    "site": "the site",
-    "fingerprint": "the model",
-    "text_fingerprint": "the training text",
-    "tokens": "the number of tokens trained on",
+    "site": ("the site", None),
+    "fingerprint": ("the model", "model"),
+    "text_fingerprint": ("the training text", "text"),
+    "tokens": ("the number of tokens trained on", None),
 }
+"""What should be equal: in words, and the entry with its name, where it is known by a fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,12 @@ def _listed(found: Best) -> list[dict[str, Any]]:
 
 def notes(known: Sequence[Mapping[str, Any]], directions: Sequence[Tensor]) -> list[str]:
     """What is not like for like, from what each SAE knows of its training."""
-    found = [
-        f"Not like for like: they differ in {what} ({', '.join(map(str, values))})."
-        for key, what in UNLIKE.items()
-        if len(values := list(dict.fromkeys(each.get(key) for each in known))) > 1
-    ]
+    found = []
+    for key, (what, name) in UNLIKE.items():
+        values = {each.get(key): each.get(name or key) for each in known}
+        if len(values) > 1:
+            shown = (f"{called} ({print_})" if name else str(called) for print_, called in values.items())
+            found.append(f"Not like for like: they differ in {what}: {', '.join(shown)}.")
     if len({each.shape[1] for each in directions}) > 1:
         found.append("Directions of different lengths have no cosine: those SAEs read activations of different widths.")
     return found
