@@ -100,12 +100,12 @@ def test_directions_of_zero_are_similar_to_nothing() -> None:
 def test_what_is_not_like_for_like_is_said() -> None:
     known = [
         {"site": "resid_post.1", "model": "m", "fingerprint": "a", "tokens": 5},
-        {"site": "resid_post.2", "fingerprint": "b", "tokens": 5},
+        {"site": "resid_post.2", "model": "n", "fingerprint": "b", "tokens": 5},
     ]
     said = twins.notes(known, [torch.zeros(2, 3), torch.zeros(2, 4)])
     assert len(said) == 3
     assert "the site: resid_post.1, resid_post.2." in said[0]
-    assert "the model: m (a), m (b)." in said[1]
+    assert "the model: m (a), n (b)." in said[1]
     assert "no cosine" in said[2]
     assert twins.comparison([{"id": "x"}, {"id": "y"}], [torch.randn(2, 3), torch.randn(2, 4)], Stop())["matches"] == []
 
