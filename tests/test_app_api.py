@@ -1,5 +1,7 @@
 """Runs, features and documents: every address, against what the index and the run's files say."""
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -16,7 +18,7 @@ from starlette.testclient import TestClient
 import kanary
 from kanary.app.answers import Refused
 from kanary.app.api import MOST_EXPORTED, chosen
-from kanary.app.export import SLOT, html
+from kanary.app.export import PACKED, SLOT, html
 from kanary.app.library import Kept, Library
 from kanary.app.rounding import rounded
 from kanary.errors import KanaryError
@@ -222,11 +224,10 @@ def test_an_exported_file_holds_what_was_asked_for_and_no_token_can_end_its_data
     monkeypatch.setattr(index, "meta", index.meta | {"evil": evil})
     file = html(index, [3, 1], tmp_path)
     assert evil not in file
-    opening, closing = SLOT.split("><")
-    data, closed, after = file.partition(f"{opening}>")[2].partition("<" + closing)
-    assert closed
-    assert after == "<script>page</script></body>"
-    found = json.loads(data)
+    before, after = PACKED.split("{}")
+    data = file.removeprefix(f"<html><body>{before}").removesuffix(f"{after}<script>page</script></body>")
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", data)
+    found = json.loads(gzip.decompress(base64.b64decode(data)))
     assert found["saes"][0]["evil"] == evil
     assert found["features"] == [json.loads(json.dumps(index[i].to_json())) for i in (3, 1)]
 

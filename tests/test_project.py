@@ -167,7 +167,7 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted(path: Path) -> None:
 def helps() -> dict[str, str]:
     return {
         command: help_of(command)
-        for command in ("train", "harvest", "evaluate", "compare", "index", "serve", "check", "info")
+        for command in ("train", "harvest", "evaluate", "compare", "index", "serve", "export", "check", "info")
     }
 
 
