@@ -20,6 +20,8 @@ PRODUCTS = 2**28
 """Products that are added up: some seconds on a CPU."""
 BLOCK = 2**28
 """Bytes of sums held at a time."""
+PIECE = 2**20
+"""Numbers of a piece of these that is worked on."""
 
 
 class Correlated(NamedTuple):
@@ -90,16 +92,19 @@ def correlated(
     values, answers = np.full((sizes[0], count), np.nan, np.float32), np.full(sizes[0], np.nan, np.float32)
     most = min(count, sizes[1] - itself)
     for rows in _blocks(sizes):
-        r = _pearson(_products(text, rows, sizes[1], every), first, second, rows, tokens)
-        if itself:
-            r.diagonal(rows.start).fill_(-torch.inf)
-        best = r.topk(most, dim=1)
-        some = best.values.isfinite().numpy()
-        which[rows, :most] = np.where(some, best.indices.numpy(), -1)
-        values[rows, :most] = np.where(some, best.values.numpy(), np.nan)
-        if asked is not None:
-            answer = r.gather(1, torch.from_numpy(asked[rows].astype(np.int64))[:, None])[:, 0]
-            answers[rows] = answer.masked_fill(~answer.isfinite(), torch.nan).numpy()
+        products = _products(text, rows, sizes[1], every)
+        for start, piece in zip(*_pieces(products), strict=True):
+            here = slice(rows.start + start, rows.start + start + len(piece))
+            r = _pearson(piece, first, second, here, tokens)
+            if itself:
+                r.diagonal(here.start).fill_(-torch.inf)
+            best = r.topk(most, dim=1)
+            some = best.values.isfinite().numpy()
+            which[here, :most] = np.where(some, best.indices.numpy(), -1)
+            values[here, :most] = np.where(some, best.values.numpy(), np.nan)
+            if asked is not None:
+                answer = r.gather(1, torch.from_numpy(asked[here].astype(np.int64))[:, None])[:, 0]
+                answers[here] = answer.masked_fill(~answer.isfinite(), torch.nan).numpy()
     return Correlated(which, values, answers, every == 1, tokens)
 
 
@@ -123,8 +128,16 @@ def _products(text: Text, rows: slice, columns: int, every: int) -> Tensor:
     """``[rows, columns]`` float64: the summed products of the latents ``rows`` with all of the other SAE."""
     total = torch.zeros(rows.stop - rows.start, columns, dtype=torch.float64)
     for first, second, _ in text.pieces(every):
-        total += _transposed(first, rows) @ _matrix(second, columns)
+        firings, matrix = _ByLatent(first), _matrix(second, columns)
+        for start, piece in zip(*_pieces(total), strict=True):
+            piece += firings.transposed(rows.start + start, rows.start + start + len(piece)) @ matrix
     return total
+
+
+def _pieces(matrix: Tensor) -> tuple[range, tuple[Tensor, ...]]:
+    """Some rows at a time, and where they begin: what is made of a piece takes little memory beside the whole."""
+    rows = max(1, PIECE // matrix.shape[1])
+    return range(0, len(matrix), rows), matrix.split(rows)
 
 
 def _matrix(codes: Codes, columns: int) -> Tensor:
@@ -137,18 +150,22 @@ def _matrix(codes: Codes, columns: int) -> Tensor:
     return torch.sparse_csr_tensor(offsets, latents, values, (len(codes.counts), columns), check_invariants=False)
 
 
-def _transposed(codes: Codes, rows: slice) -> Tensor:
-    """``[rows, tokens]`` in compressed rows."""
-    order = np.argsort(codes.latents, kind="stable")
-    latents = codes.latents[order]
-    a, b = np.searchsorted(latents, [rows.start, rows.stop])
-    tokens = np.repeat(np.arange(len(codes.counts)), codes.counts)[order[a:b]]
-    size = rows.stop - rows.start
-    counts = np.bincount(latents[a:b].astype(np.int64) - rows.start, minlength=size)
-    offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
-    values = torch.from_numpy(codes.values[order[a:b]].astype(np.float64))
-    shape = (size, len(codes.counts))
-    return torch.sparse_csr_tensor(offsets, torch.from_numpy(tokens), values, shape, check_invariants=False)
+class _ByLatent:
+    """The firings of some tokens, latent after latent."""
+
+    def __init__(self, codes: Codes) -> None:
+        order = np.argsort(codes.latents, kind="stable")
+        self.tokens, self.latents = len(codes.counts), codes.latents[order].astype(np.int64)
+        self.at = np.repeat(np.arange(self.tokens), codes.counts)[order]
+        self.values = codes.values[order].astype(np.float64)
+
+    def transposed(self, first: int, last: int) -> Tensor:
+        """``[last - first, tokens]`` in compressed rows."""
+        a, b = np.searchsorted(self.latents, [first, last])
+        counts = np.bincount(self.latents[a:b] - first, minlength=last - first)
+        offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+        at, values = torch.from_numpy(self.at[a:b]), torch.from_numpy(self.values[a:b])
+        return torch.sparse_csr_tensor(offsets, at, values, (last - first, self.tokens), check_invariants=False)
 
 
 def _pearson(products: Tensor, first: Sums, second: Sums, rows: slice, tokens: int) -> Tensor:

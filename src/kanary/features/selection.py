@@ -4,6 +4,7 @@ Both are exact, and depend on the text alone, not on the batches it was read in:
 latent and place in the text, and the sample of an interval is the firings with the smallest keys.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ TOP = 20
 """Windows in which a latent is strongest: shown at their strongest token."""
 KEY_BITS = 40
 """Of a key."""
+PIECE = 2**18
+"""Firings that are looked at together."""
 
 
 class Totals:
@@ -64,14 +67,15 @@ class Selection:
         self.sample = _Best(d_sae * INTERVALS, per_interval)
 
     def add(self, chunk: Chunk) -> None:
-        firings = chunk.by_latent
-        bins = bin_of(firings.values, self.maximum[firings.latents], BINS)
-        self.histogram += np.bincount(firings.latents * BINS + bins, minlength=len(self.histogram))
-        groups = firings.latents * INTERVALS + bins // (BINS // INTERVALS)
-        self.sample.add(groups, key_of(self.seed, firings.latents, firings.places), firings.places, firings.values)
-        best = _strongest_of_windows(firings, chunk.window)
-        # of equally strong ones the first in the text: they come in its order, and a later one replaces none
-        self.top.add(best.latents, _descending(best.values), best.places, best.values)
+        for firings in _pieces(chunk.by_latent):
+            bins = bin_of(firings.values, self.maximum[firings.latents], BINS)
+            np.add.at(self.histogram, firings.latents * BINS + bins, 1)
+            groups = firings.latents * INTERVALS + bins // (BINS // INTERVALS)
+            keys = key_of(self.seed, firings.latents, firings.places)
+            self.sample.add(groups, keys, firings.places, firings.values)
+            best = _strongest_of_windows(firings, chunk.window)
+            # of equally strong ones the first in the text: they come in its order, and a later one replaces none
+            self.top.add(best.latents, _descending(best.values), best.places, best.values)
 
     def result(self) -> Chosen:
         groups, places, values = self.sample.entries()
@@ -155,6 +159,16 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def _descending(values: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Keys that are smaller where positive ``values`` are larger: the bits of a positive float are ordered as it is."""
     return np.uint64(2**32) - values.view(np.uint32).astype(np.uint64)
+
+
+def _pieces(firings: Firings) -> Iterator[Firings]:
+    """About ``PIECE`` at a time, those of a latent together."""
+    start, n = 0, len(firings.latents)
+    while start < n:
+        last = firings.latents[min(start + PIECE, n) - 1]
+        end = int(np.searchsorted(firings.latents, last, side="right"))
+        yield Firings(firings.latents[start:end], firings.places[start:end], firings.values[start:end])
+        start = end
 
 
 def _strongest_of_windows(firings: Firings, window: int) -> Firings:
