@@ -111,6 +111,24 @@ def test_a_build_that_was_killed_while_reading_ends_with_the_same_files(
     assert not (run / "index" / ".topk.work").exists()
 
 
+def test_sums_that_were_written_before_the_progress_they_belong_to_do_not_count(
+    run: Path, tmp_path: Path, pieces: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, write = build(Path(shutil.copytree(run, tmp_path / "whole"))), reading.write_json
+
+    def stopped(path: Path, value: Any) -> None:
+        if value["chunks"] == 3:
+            raise KeyboardInterrupt
+        write(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "write_json", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(run)
+    assert read_json(run / "index" / ".topk.work" / reading.PROGRESS)["chunks"] == 2
+    assert files(build(run)) == files(whole)
+
+
 def test_a_build_that_was_stopped_among_the_effects_does_not_begin_them_again(
     run: Path, tmp_path: Path, pieces: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
