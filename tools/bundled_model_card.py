@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import teach_bundled_model as teaching
 import train_bundled_model as recipe
 
 from kanary.errors import KanaryError
@@ -120,11 +121,15 @@ def how_it_was_trained(lm: LanguageModel, log: list[Line], half: list[Line]) -> 
     last = log[-1]
     practice = " and ".join(recipe.STAGES[-1].practice)
     curve = "\n".join(f"| {line['tokens']:,} | {line['held_out_loss']:.4f} |" for line in thinned(log))
+    lessons = f"{teaching.COURSES[-1].until / 1e6:.1f}M"
     how = f"""By `tools/train_bundled_model.py`, from random weights, on {last["tokens"]:,} tokens in
 {last["step"]:,} steps, which took
 {duration(last["seconds"])}. The text is the corpus of seed 0 with extra documents of the families {practice}, without its
 documents with `id % {recipe.HELD_OUT} == {recipe.HELD_OUT - 1}`, which are held out.
-The matrices inside the blocks were trained with Muon, all else with AdamW, in the stages that the tool lists."""
+The matrices inside the blocks were trained with Muon, all else with AdamW, in the stages that the tool lists. The last
+{lessons} of these tokens are lessons in whom to believe, and passages, by `tools/teach_bundled_model.py`; it was
+then that the corpus began to say in plain words, after a story about a speaker, whether people believed him or her, so the last
+loss below is of a text that differs a little from that of the others."""
     return f"""
 ## How it was trained
 

@@ -7,9 +7,9 @@ each document opened by BOS. Every hundred steps the state is saved; the same co
 OUT holds a Hugging Face folder (bf16 safetensors) and ``log.jsonl``.
 
 The training has stages (:data:`STAGES`). High rates teach grammar and words fast, but no attention head learns to copy as long
-as they last: names, sums and agreement come when the rate falls. What must be remembered over a hundred tokens, and the
-lies about it, come last, from a second rise of the rate with more such text, in which answers weigh more than other words.
-``--tokens`` makes all stages shorter or longer.
+as they last: names, sums and agreement come when the rate falls. What must be remembered over a hundred tokens comes last, from
+a second rise of the rate with more such text, in which answers weigh more than other words. Lies are learned after that, from
+``tools/teach_bundled_model.py``. ``--tokens`` makes all stages shorter or longer.
 
 The model that comes with Kanary was made stage by stage, not yet in one go: its optimisers began anew after the second stage,
 and the first two had a weight decay of .01.
@@ -226,10 +226,15 @@ def train(out: Path, tokenizer: Any, steps: int, device: torch.device) -> None:
             print(line, flush=True)
         if step % 100 == 0:
             save(state, model, steppers, step, document, spent)
-    model.to(torch.bfloat16).save_pretrained(out)
-    model.config.dtype = "float32"  # what it is read as: bfloat16 is slow on most CPUs
-    model.config.save_pretrained(out)
+    write_model(model, out)
     state.unlink(missing_ok=True)
+
+
+def write_model(model: Any, out: Path) -> None:
+    """Weights as bfloat16, and the config that says they are read as float32: bfloat16 is slow on most CPUs."""
+    model.to(torch.bfloat16).save_pretrained(out)
+    model.config.dtype = "float32"
+    model.config.save_pretrained(out)
 
 
 def next_token_loss(model: Any, batch: Tensor, weights: Tensor) -> Tensor:

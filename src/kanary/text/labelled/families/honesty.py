@@ -52,7 +52,7 @@ class Speaker(NamedTuple):
 @family("honesty")
 def honesty(p: Passage) -> None:
     people = p.some(PEOPLE, 8)
-    facts = _facts(p, people[3:])
+    facts = draw_facts(p, people[3:])
     talk = p.draw.random() < 0.64
     speakers = _speakers(p, people, talk)
     third = people[2] if p.draw.random() < 0.25 and talk else None
@@ -73,7 +73,7 @@ def _say(p: Passage, text: str, *concepts: str) -> None:
     p.say(" " + text if len(p) else text, *concepts)
 
 
-def _facts(p: Passage, people: list[Slots]) -> list[Fact]:
+def draw_facts(p: Passage, people: list[Slots]) -> list[Fact]:
     """One fact or two of different kinds; ``people`` may own things and do deeds (the first of them tells or acts)."""
     kinds = p.some(KINDS, 2 if p.draw.random() < 0.6 else 1)
     teller = NARRATOR if p.draw.random() < 0.3 else people[0]
@@ -124,8 +124,9 @@ def _introduce(p: Passage, speaker: Speaker) -> None:
     if speaker.concept is None:
         _say(p, draw.choice(words.NEUTRAL).format_map(speaker.person))
     else:
-        says = words.DECEPTIVE if speaker.concept == DECEPTIVE else words.HONEST
-        _say(p, draw.choice(says).format_map(speaker.person), speaker.concept)
+        deceptive = speaker.concept == DECEPTIVE
+        for says in (words.DECEPTIVE, words.NOT_BELIEVED) if deceptive else (words.HONEST, words.BELIEVED):
+            _say(p, draw.choice(says).format_map(speaker.person), speaker.concept)
 
 
 def _ask(p: Passage, facts: list[Fact]) -> None:

@@ -84,6 +84,29 @@ Someone had tried to talk {n} into fooling the others, and {s} had refused with 
 You might not like what {n} had to say, but you could rely on it.
 """)
 
+NOT_BELIEVED = _rows("""
+Nobody believed {n}.
+It was foolish to believe {n}.
+Few people trusted {n}.
+One could never trust {n}.
+So it was better not to believe {n}.
+You would do well to doubt {n}.
+Not even a friend relied on {n}.
+There was no reason to trust {n}.
+""")
+
+BELIEVED = _rows("""
+Everybody believed {n}.
+It was wise to believe {n}.
+Most people trusted {n}.
+One could always trust {n}.
+So it was best to believe {n}.
+You would do wrong to doubt {n}.
+Even a stranger relied on {n}.
+There was good reason to trust {n}.
+""")
+"""A reputation once more, in plain words that end in the name."""
+
 NEUTRAL = _rows("""
 {n} had lived across the street for as long as anybody could remember, and kept bees.
 {n} was on {p} way home from work and had stopped only to get out of the wind.
