@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from feature_runs import WINDOW, Dense, build, make_run, stories
 from kanary.evaluation.latents import latent_table
@@ -287,9 +289,7 @@ def test_correlations_of_a_part_of_the_text_are_estimates_and_say_so(
     monkeypatch.setattr(correlation, "PRODUCTS", products // 2)
     monkeypatch.setattr(correlation, "BLOCK", 8 * 48 * 7)  # seven latents at a time
     copy = tmp_path / "run"
-    (copy / "sae").mkdir(parents=True)
-    for file in (run / "sae").iterdir():
-        (copy / "sae" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(run / "sae", copy / "sae")
     index = build(copy)
     some = ~dense.whole("special")
     some[1::2] = False
@@ -301,6 +301,20 @@ def test_correlations_of_a_part_of_the_text_are_estimates_and_say_so(
         found = index[latent].features["correlated"]
         assert [row["latent"] for row in found] == np.argsort(-r[latent])[:3].tolist()
         assert not any(row["exact"] for row in found)
+
+
+def test_correlations_are_the_same_where_torch_cannot_multiply_sparse_matrices(
+    run: Path, index: FeatureIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    monkeypatch.setattr(correlation, "BLOCK", 8 * 48 * 20)
+    monkeypatch.setattr(correlation, "DENSE", 100)
+    shutil.copytree(run / "sae", tmp_path / "run" / "sae")
+    other = build(tmp_path / "run")
+    for latent in TEN:
+        a, b = (each[latent].features["correlated"] for each in (index, other))
+        assert [row["latent"] for row in a] == [row["latent"] for row in b]
+        assert [row["correlation"] for row in a] == pytest.approx([row["correlation"] for row in b], abs=1e-6)
 
 
 # --- as data ----------------------------------------------------------------------------------------------------------
@@ -366,9 +380,7 @@ def test_notebooks_show_features(index: FeatureIndex) -> None:
 
 def test_the_batches_that_the_model_read_make_no_difference(run: Path, index: FeatureIndex, tmp_path: Path) -> None:
     copy = tmp_path / "run"
-    (copy / "sae").mkdir(parents=True)
-    for file in (run / "sae").iterdir():
-        (copy / "sae" / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(run / "sae", copy / "sae")
     other = build(copy, lm_batch=1)
     assert other.meta["windows"] == index.meta["windows"]
     for latent in TEN:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanary.features.spool import Chunks, Codes
+from kanary.sae import SparseCodes
 
 PRODUCTS = 2**28
 """Products that are added up: some seconds on a CPU."""
@@ -22,6 +23,8 @@ BLOCK = 2**28
 """Bytes of sums held at a time."""
 PIECE = 2**20
 """Numbers of a piece of these that is worked on."""
+DENSE = 1024
+"""Tokens whose codes are held as whole matrices, where there is no other way."""
 
 
 class Correlated(NamedTuple):
@@ -128,10 +131,34 @@ def _products(text: Text, rows: slice, columns: int, every: int) -> Tensor:
     """``[rows, columns]`` float64: the summed products of the latents ``rows`` with all of the other SAE."""
     total = torch.zeros(rows.stop - rows.start, columns, dtype=torch.float64)
     for first, second, _ in text.pieces(every):
+        if not torch.backends.mkl.is_available():
+            _add_by_dense(total, _sparse(first, rows.stop), _sparse(second, columns), rows)
+            continue
         firings, matrix = _ByLatent(first), _matrix(second, columns)
         for start, piece in zip(*_pieces(total), strict=True):
-            piece += firings.transposed(rows.start + start, rows.start + start + len(piece)) @ matrix
+            here = firings.transposed(rows.start + start, rows.start + start + len(piece))
+            torch.addmm(piece, here, matrix, out=piece)  # `here @ matrix` would never give its memory back (torch 2.13)
     return total
+
+
+def _add_by_dense(total: Tensor, first: SparseCodes, second: SparseCodes, rows: slice) -> None:
+    """Where torch cannot multiply two sparse matrices (it is built without MKL): by dense ones, some tokens at a time."""
+    for start in range(0, first.tokens, DENSE):
+        some = slice(start, start + DENSE)
+        total += first[some].to_dense()[:, rows].T @ second[some].to_dense()
+
+
+def _sparse(codes: Codes, d_sae: int) -> SparseCodes:
+    """The codes of latents below ``d_sae``."""
+    latents, values = (
+        torch.from_numpy(codes.latents.astype(np.int64)),
+        torch.from_numpy(codes.values.astype(np.float64)),
+    )
+    tokens = torch.arange(len(codes.counts)).repeat_interleave(torch.from_numpy(codes.counts.astype(np.int64)))
+    kept = latents < d_sae
+    counts = torch.bincount(tokens[kept], minlength=len(codes.counts))
+    offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return SparseCodes(latents[kept], values[kept], offsets, d_sae, (len(counts),))
 
 
 def _pieces(matrix: Tensor) -> tuple[range, tuple[Tensor, ...]]:

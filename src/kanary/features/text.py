@@ -69,10 +69,13 @@ class Text:
 
     def tokens(self, ids: Array) -> Any:
         """``ids [...]`` as nested lists of texts; bytes that are no UTF-8 as ``⟨e2⟩``."""
-        if (new := ~self._known[ids]).any():
-            numbers = np.unique(ids[new]).astype(np.int64)
-            spans = zip(self._ends[numbers].tolist(), self._ends[numbers + 1].tolist(), strict=True)
-            self._shown[numbers] = [shown(self._bytes[a:b]) for a, b in spans]
+        if not self._known[ids].all():
+            wanted = np.zeros(len(self._known), bool)  # fast because nothing is sorted
+            wanted[ids] = True
+            numbers = (wanted & ~self._known).nonzero()[0]
+            starts, ends = self._ends[numbers].tolist(), self._ends[numbers + 1].tolist()
+            data = self._bytes
+            self._shown[numbers] = [shown(data[a:b]) for a, b in zip(starts, ends, strict=True)]
             self._known[numbers] = True
         return self._shown[ids].tolist()
 
