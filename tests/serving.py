@@ -20,6 +20,7 @@ from runs import small, write_stories
 
 HOME = "http://127.0.0.1:7350"
 JSON = {"content-type": "application/json"}
+SAE_ = "/api/saes/demo/topk"
 _made: dict[Path, Path] = {}
 
 
@@ -54,3 +55,9 @@ def client(
     with TestClient(app, base_url=HOME, raise_server_exceptions=False, headers=headers) as found:
         yield found
     service.close()
+
+
+def get(local: TestClient, path: str, **query: Any) -> Any:
+    answer = local.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()

@@ -8,7 +8,6 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +15,16 @@ import torch
 from starlette.testclient import TestClient
 
 import kanary
+from kanary.app import api
 from kanary.app.answers import Refused
-from kanary.app.api import MOST_EXPORTED, chosen
+from kanary.app.api import chosen
 from kanary.app.export import PACKED, SLOT, html
 from kanary.app.library import Kept, Library
 from kanary.app.rounding import rounded
 from kanary.errors import KanaryError
 from kanary.sae import SAE
-from serving import client, copied, indexed_run
+from serving import SAE_, client, copied, get, indexed_run
 from test_app_guard import refused
-
-SAE_ = "/api/saes/demo/topk"
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +48,6 @@ def own(run: Path, tmp_path: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def index(run: Path) -> kanary.FeatureIndex:
     return kanary.FeatureIndex.open(run, "topk")
-
-
-def get(local: TestClient, path: str, **query: Any) -> Any:
-    answer = local.get(path, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 # --- runs and SAEs ------------------------------------------------------------------------------------------------------
@@ -240,25 +232,17 @@ def test_without_its_page_or_with_a_damaged_one_nothing_is_exported(index: kanar
         html(index, [1], tmp_path)
 
 
-def test_numbers_and_ranges_choose_features() -> None:
-    assert chosen("1,5,10:13, 5", 64) == [1, 5, 10, 11, 12]
-    for text, status in {
-        "64": 404,
-        "0:65": 404,
-        "": 422,
-        ",": 422,
-        "x": 422,
-        "-1": 422,
-        "5:5": 422,
-        "1:2:3": 422,
-    }.items():
+def test_numbers_and_ranges_choose_features(index: kanary.FeatureIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(index, "1,5,10:13, 5") == [1, 5, 10, 11, 12]
+    for text in (str(len(index)), f"0:{len(index) + 1}", "", ",", "x", "-1", "5:5", "1:2:3", "0:999999999"):
         with pytest.raises(Refused) as error:
-            chosen(text, 64)
-        assert error.value.status_code == status
-    with pytest.raises(Refused):
-        chosen(f"0:{MOST_EXPORTED + 1}", 10**6)
-    with pytest.raises(Refused):
-        chosen("0:999999999", 10)  # and no list of that length
+            chosen(index, text)
+        assert error.value.status_code == 422
+        assert str(index.folder.parent) not in error.value.detail
+    monkeypatch.setattr(api, "MOST_EXPORTED", 3)
+    assert len(chosen(index, "0:3")) == 3
+    with pytest.raises(Refused, match="4 are asked for"):
+        chosen(index, "0:4")
 
 
 def test_the_built_page_is_served_with_its_kinds_and_asked_for_anew(run: Path, tmp_path: Path) -> None:

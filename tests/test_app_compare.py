@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,10 +14,8 @@ from kanary.app import twins
 from kanary.app.lanes import Stop
 from kanary.app.layout import layout
 from kanary.sae import SAE
-from serving import client, copied, indexed_run
+from serving import client, copied, get, indexed_run
 from test_app_guard import refused
-
-SAE_ = "/api/saes/demo/topk"
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +39,6 @@ def own(run: Path, tmp_path: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def index(run: Path) -> kanary.FeatureIndex:
     return kanary.FeatureIndex.open(run, "topk")
-
-
-def get(local: TestClient, path: str, **query: Any) -> Any:
-    answer = local.get(path, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------------

@@ -13,10 +13,8 @@ from torch.nn import functional as F
 
 import kanary
 from kanary.sae import SAE
-from serving import client, copied, indexed_run
+from serving import SAE_, client, copied, get, indexed_run
 from test_app_guard import refused
-
-SAE_ = "/api/saes/demo/topk"
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +38,6 @@ def own(run: Path, tmp_path: Path) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def index(run: Path) -> kanary.FeatureIndex:
     return kanary.FeatureIndex.open(run, "topk")
-
-
-def get(local: TestClient, path: str, **query: Any) -> Any:
-    answer = local.get(path, params=query)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
 
 
 # --- search -------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,11 @@ def lane(server: Running) -> Lane:
     return server.service.reading
 
 
+def test_an_answer_does_not_wait_until_its_head_is_acknowledged(server: Running) -> None:
+    """Its parts would else lie 40 ms apart (Nagle's algorithm and delayed acknowledgements)."""
+    assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def ask(server: Running, path: str, body: Any = None) -> Any:
     """The JSON that is answered."""
     data = None if body is None else json.dumps(body).encode()

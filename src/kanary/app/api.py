@@ -1,6 +1,5 @@
 """The addresses of the server: each takes what is asked for out of the library and answers in JSON."""
 
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,9 @@ from kanary.app.pages import STATIC, serve_page
 from kanary.app.rounding import rounded
 from kanary.app.search import LATEST, search, with_scores
 from kanary.app.search import Query as Search
+from kanary.errors import KanaryError
 from kanary.features.index import FeatureIndex
+from kanary.features.lists import listed
 
 VERSION = version("kanary")
 WAITING = 64
@@ -234,7 +235,7 @@ def _add_long(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """A file that opens offline, with the features asked for: ``1,5,10:20``."""
         index = service.index(run, sae)
-        latents = chosen(features, len(index))
+        latents = chosen(index, features)
 
         def work(_: Stop) -> Response:
             file = f"{run}-{sae}.html"  # of the address, so of harmless characters alone
@@ -244,26 +245,19 @@ def _add_long(app: FastAPI, service: Service) -> None:
         return await service.comparing.run(request, work)
 
 
-def chosen(text: str, d_sae: int) -> list[int]:
-    """``1,5,10:20`` -> each latent once, in that order.
+def chosen(index: FeatureIndex, text: str) -> list[int]:
+    """The latents that ``text`` names, see :func:`kanary.features.lists.listed`.
 
     Raises:
-        Refused: nothing of the kind (422), a latent that is not there (404), or too many (422).
+        Refused: it names none, something else, or too many.
     """
-    found: dict[int, None] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if not re.fullmatch(r"[0-9]{1,9}(:[0-9]{1,9})?", part):
-            raise Refused(
-                422, f"features: {part[:40]!r} is neither a number nor a range.", "Write for example 1,5,10:20."
-            )
-        first, _, end = part.partition(":")
-        span = range(int(first), int(end) if end else int(first) + 1)
-        if span and span[-1] >= d_sae:
-            raise Refused(404, f"There is no latent {span[-1]}.", f"They go from 0 to {d_sae - 1}.")
-        found |= dict.fromkeys(span)
-    if not 1 <= len(found) <= MOST_EXPORTED:
+    try:
+        found = listed(index, text)
+    except KanaryError as error:
+        raise Refused(422, f"features: {error}", "Write for example 1,5,10:20.") from error
+    if len(found) > MOST_EXPORTED:
         raise Refused(422, f"features: {len(found):,} are asked for.", f"A file holds 1 to {MOST_EXPORTED:,}.")
-    return list(found)
+    return found
 
 
 def _columns(index: FeatureIndex, place: Layout) -> dict[str, Any]:

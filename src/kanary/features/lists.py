@@ -23,7 +23,7 @@ def listed(index: FeatureIndex, text: str) -> list[int]:
         dict.fromkeys(latent for part in text.split(",") if part.strip() for latent in _part(index, part.strip()))
     )
     if not found:
-        raise KanaryError(f"{text!r} names no latent of {index.folder}. Write for example 0:50, 3,17 or alive:100.")
+        raise KanaryError(f"{text!r} names no latent of {_name(index)}. Write for example 0:50, 3,17 or alive:100.")
     return found
 
 
@@ -36,13 +36,13 @@ def _part(index: FeatureIndex, part: str) -> Iterator[int]:
     elif kind == "list":
         lists = index.labels.lists()
         if rest not in lists:
-            raise KanaryError(f"There is no list {rest!r} of {index.folder}; saved are: {', '.join(lists) or 'none'}.")
+            raise KanaryError(f"There is no list {rest!r} of {_name(index)}; saved are: {', '.join(lists) or 'none'}.")
         yield from lists[rest]
     elif re.fullmatch(r"\d{1,9}(:\d{1,9})?", part):
         first = int(kind)
         span = range(first, int(rest) if rest else first + 1)
         if span and span[-1] >= len(index):
-            raise KanaryError(f"There is no latent {span[-1]} in {index.folder}: they go from 0 to {len(index) - 1}.")
+            raise KanaryError(f"There is no latent {span[-1]} in {_name(index)}: they go from 0 to {len(index) - 1}.")
         yield from span
     else:
         raise KanaryError(f"{part!r} names no latents. Write numbers, ranges like 0:50, alive:100, list:NAME or all.")
@@ -55,3 +55,8 @@ def _alive(index: FeatureIndex, most: int) -> Iterator[int]:
     if len(alive) > most:
         alive = alive[np.linspace(0, len(alive) - 1, most).round().astype(int)] if most else alive[:0]
     yield from alive.tolist()
+
+
+def _name(index: FeatureIndex) -> str:
+    """Of its SAE; without folders, which are nobody's business over a network."""
+    return str(index.meta["sae"]["name"])
