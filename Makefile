@@ -23,7 +23,7 @@ demo: $(VENV)/.core
 	$(bin)/kanary demo $(ARGS)
 
 test: $(VENV)/.dev
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(bin)/ruff check
