@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker for every core: more threads would only wait for each other
+    # There is a worker for every core: more threads would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from kanary.lm import LanguageModel, load_model
 
