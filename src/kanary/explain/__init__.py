@@ -1,0 +1,1 @@
+"""Words for features, and scores that say whether to believe them, with or without an LLM."""
