@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import json
@@ -13,6 +14,7 @@ import pytest
 
 import kanary
 from feature_runs import build, make_run, stories
+from kanary.app.export import PACKED
 from kanary.errors import KanaryError
 from kanary.features.formats import Source, write_neuronpedia
 from kanary.features.lists import listed
@@ -109,3 +111,27 @@ def test_one_page_holds_the_features_and_needs_a_kind_of_file(index: kanary.Feat
     assert "2 features are in" in done.out
     assert 'data-encoding="gzip"' in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Say what to write" in command("export", index.folder).message
+
+
+def test_no_file_tells_where_things_lie_on_the_machine_that_wrote_it(tmp_path: Path, tiny_llama: Path) -> None:
+    private = tmp_path / "somebody"
+    private.mkdir()
+    text = stories(private)
+    other = make_run(private / "other", tiny_llama, text, seed=1)
+    index = build(make_run(private / "run", tiny_llama, text), twins=[str(other)])
+    assert index[0].twins[0]["run"] == str(other)
+    index.labels.add_explanation(0, "a rule", str(private / "explainer"))
+    out = tmp_path / "out"
+    options = ("--html", out / "page.html", "--csv", out / "t.csv", "--neuronpedia", out / "upload")
+    assert command("export", index.folder, "--features", "0:3", *options).code == 0
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        found = path.read_bytes()
+        found = gzip.decompress(found) if path.suffix == ".gz" else found
+        found += unpacked(found) if path.suffix == ".html" else b""
+        assert b"somebody" not in found, found[max(0, found.find(b"somebody") - 150) :][:300]
+        assert str(tmp_path).encode() not in found, path.name
+
+
+def unpacked(page: bytes) -> bytes:
+    before, after = PACKED.encode().split(b"{}")
+    return gzip.decompress(base64.b64decode(page.partition(before)[2].partition(after)[0]))

@@ -9,6 +9,7 @@ from typing import Any
 
 from kanary.app.pages import STATIC
 from kanary.errors import KanaryError
+from kanary.features.formats import shared
 from kanary.features.index import FeatureIndex
 from kanary.files import write_text
 
@@ -30,7 +31,7 @@ def html(index: FeatureIndex, latents: Iterable[int], static: Path = STATIC) -> 
         raise KanaryError(
             f"{template} is damaged: it has no place for data. Build it again with npm run build, in web/."
         )
-    data = {"saes": [index.meta], "features": [index[latent].to_json() for latent in latents]}
+    data = {"saes": [shared(index.meta)], "features": [_feature(index, latent) for latent in latents]}
     return f"{before}{PACKED.format(_packed(data))}{after}"
 
 
@@ -41,6 +42,13 @@ def write_html(index: FeatureIndex, latents: Iterable[int], path: Path) -> None:
         KanaryError: this copy of Kanary comes without its page; the disk is full.
     """
     write_text(path, html(index, latents))
+
+
+def _feature(index: FeatureIndex, latent: int) -> dict[str, Any]:
+    found = index[latent].to_json()
+    if found["explanation"]:
+        found["explanation"]["by"] = shared(found["explanation"]["by"])  # a model, perhaps by its folder
+    return found | {key: shared(found[key]) for key in ("sae", "twins")}
 
 
 def _packed(value: Any) -> str:

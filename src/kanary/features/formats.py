@@ -75,11 +75,26 @@ def write_neuronpedia(index: FeatureIndex, latents: Iterable[int], folder: Path)
     return target
 
 
+def shared(said: Any) -> Any:
+    """What an index says of itself (its ``meta``, a feature's ``sae`` and ``twins``) as others may see it: of the paths of
+    this machine the last part alone."""
+    if isinstance(said, Mapping):
+        return {key: shared(value) for key, value in said.items()}
+    if isinstance(said, list | tuple):
+        return [shared(value) for value in said]
+    return Path(said).name if _is_path(said) else said
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("~", "./", "../")))
+
+
 class Source:
     """One SAE, under the names by which Neuronpedia knows it."""
 
     def __init__(self, index: FeatureIndex) -> None:
-        self.meta, sae = index.meta, index.meta["sae"]
+        self.meta = shared(index.meta)
+        sae = self.meta["sae"]
         self.model = _name(Path(str(sae["model"])).name)
         self.set = _name(f"kanary-{sae['name']}")
         layer = re.search(r"\.(\d+)$", str(sae["site"]))
@@ -185,7 +200,7 @@ class Source:
         """What it was called by people and by explainers."""
         said = [("human", feature.human["text"])] if feature.human else []
         if feature.explanation:
-            said.append((feature.explanation["by"], feature.explanation["text"]))
+            said.append((shared(feature.explanation["by"]), feature.explanation["text"]))
         for by, text in said:
             yield self._of(feature) | {
                 "id": f"{self.meta['sae']['digest']}-{feature.latent}-{by}",
