@@ -1,0 +1,1 @@
+"""Features put to work on a running model: steer, attribute, search, watch."""
