@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kanary.features.build import index
     from kanary.features.index import FeatureIndex
     from kanary.features.options import IndexConfig
+    from kanary.interventions.steer import steer
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
     from kanary.sae import SAE, SAEConfig, SparseCodes, Sparsifier, load_plugin, part
@@ -33,6 +34,7 @@ _HOMES = {
     "kanary.features.build": ["index"],
     "kanary.features.index": ["FeatureIndex"],
     "kanary.features.options": ["IndexConfig"],
+    "kanary.interventions.steer": ["steer"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
     "kanary.sae": ["SAE", "SAEConfig", "SparseCodes", "Sparsifier", "load_plugin", "part"],
@@ -65,6 +67,7 @@ __all__ = [
     "open_text",
     "part",
     "serve",
+    "steer",
     "train",
 ]
 

@@ -93,6 +93,11 @@ class FeatureIndex(Sequence[Feature]):
             found |= {"concept": named, "f1": np.where(best < 0, np.nan, self._columns["concept_f1"][:, 0])}
         return found
 
+    @property
+    def text(self) -> Text:
+        """The text that was read: the ids of its windows, and where each token comes from."""
+        return self._text
+
     def tokens(self, window: int) -> list[str]:
         """The tokens of a window as text; bytes that are no UTF-8 as ``⟨e2⟩``."""
         found: list[str] = self._text.tokens(self._text.ids[window])
@@ -127,6 +132,10 @@ class FeatureIndex(Sequence[Feature]):
         empty: see ``Feature.logits``."""
         names = {"positive": "logit_high_tokens", "negative": "logit_low_tokens"}
         return {name: self._columns[stored] for name, stored in names.items() if stored in self._columns}
+
+    def histograms(self) -> Array:
+        """``[latents, 50]``: how many of each latent's values that are not zero lie in even bins over (0, maximum]."""
+        return self._columns["histogram"]
 
     def _repr_html_(self) -> str:
         from kanary.features.notebook import index_html

@@ -61,6 +61,8 @@ class SAE(nn.Module):
     encoder: Encoder
     sparsifier: Sparsifier
     decoder: Decoder
+    folder: Path | None = None
+    """Where it was read from; None if it was made here."""
 
     def __init__(self, config: SAEConfig) -> None:
         super().__init__()

@@ -63,6 +63,7 @@ def load(name: str | Path, *, revision: str | None = None, device: str | torch.d
     except KanaryError as error:
         raise KanaryError(f"{folder / CONFIG} cannot be used: {error}") from error
     load_state(sae, tensors, folder / WEIGHTS)
+    sae.folder = folder
     return sae.to(device)
 
 
