@@ -1,0 +1,63 @@
+"""When the next call may leave: so many at once, so many a minute, and a pause for all when the endpoint asks for one."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+_CATCH_UP = 1.0  # seconds of its rate that a job may make up for after waiting for something else
+_LONGEST = 30.0  # seconds between two tries, unless the endpoint names a longer time
+
+
+class Pace:
+    """
+    Args:
+        in_flight: calls at once.
+        per_minute: calls a minute; None is no limit of our own.
+        first_wait: seconds before a failed call is tried again; doubled every time.
+    """
+
+    def __init__(self, in_flight: int, per_minute: float | None, first_wait: float) -> None:
+        self._slots = asyncio.Semaphore(in_flight)
+        self._interval = 60.0 / per_minute if per_minute else 0.0
+        self._next = self._until = 0.0
+        self._first_wait, self._pauses = first_wait, 0
+        self._chance = random.Random(0)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits for a free place and for the time at which a call may leave; keeps the place until the block ends."""
+        async with self._slots:
+            await self._its_time()
+            yield
+
+    def pause(self, seconds: float | None) -> None:
+        """No call leaves for so long: the endpoint said so to one, and would say it to all. None: longer each time in a row."""
+        now = monotonic()
+        if seconds is None:
+            if now < self._until:
+                return
+            self._pauses += 1
+            seconds = min(self._first_wait * 2 ** (self._pauses - 1), _LONGEST)
+        self._until = max(self._until, now + seconds)
+
+    def answered(self) -> None:
+        """Pauses begin short again."""
+        self._pauses = 0
+
+    async def before_retry(self, tries: int) -> None:
+        """Waits longer after every failed try, by chance, so that calls that failed together do not return together."""
+        longest = min(self._first_wait * 2 ** (tries - 1), _LONGEST)
+        await asyncio.sleep(longest * self._chance.uniform(0.5, 1.0))
+
+    async def _its_time(self) -> None:
+        while (paused := self._until - monotonic()) > 0:
+            await asyncio.sleep(paused)
+        if not self._interval:
+            return
+        now = monotonic()
+        leave = max(self._next, now - _CATCH_UP)
+        self._next = leave + self._interval
+        if leave > now:
+            await asyncio.sleep(leave - now)
