@@ -61,3 +61,9 @@ def _of(layers: Sequence[tuple[Tensor, ...]], seen: Tensor) -> Past:
     from transformers import DynamicCache
 
     return Past(DynamicCache(layers), seen)
+
+
+def without_last(past: Past, length: int) -> Past:
+    """As it was when ``length`` positions had been read: what a forward pass that failed half-way added is taken off."""
+    layers = [tuple(tensor[:, :, :length] for tensor in pair) for pair in _layers(past)]
+    return _of(layers, past.seen[:, :length])

@@ -1,17 +1,22 @@
-"""Several texts written at once by one model, in one batch: each with its own prompt, steering, seed and end.
+"""Several texts written at once by one model, in one batch: each with its own prompt, steering, watched latents, seed and end.
 
 What stands in one row of the batch never reaches another: rows share the weights and nothing else. A row leaves as soon as its
 text ends or nobody wants it any more, and another takes its place, without waiting for the rest.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.interventions.cache import Past, joined, kept, nothing
+from kanary.interventions.cache import Past, joined, kept, nothing, without_last
+from kanary.interventions.edits import Edit
+from kanary.interventions.steer import Steering
+from kanary.interventions.steerable import Steerable
 from kanary.lm import LanguageModel
 
 
@@ -30,14 +35,19 @@ class Request:
     seed: int = 0
     ends: bool = True
     """Whether EOS ends the text, as the model wants it."""
+    edits: tuple[Edit, ...] = ()
+    """How the model is steered while it reads and writes this text."""
+    watched: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """SAE -> latents whose codes are wanted on every token."""
 
 
 class Token(NamedTuple):
-    """A token of a row, once it has been read."""
+    """A token of a row: of the prompt, once it has been read, or a written one."""
 
     id: int
     written: bool
-    """False for tokens of the prompt."""
+    codes: Mapping[str, tuple[float, ...]]
+    """SAE -> the codes of its watched latents, in their order; 0 at special tokens."""
 
 
 class Row:
@@ -47,12 +57,15 @@ class Row:
     """Why it is over: ``stop`` (EOS, or whatever its owner saw in it), ``length``, ``error``; None while it is not."""
     problem: KanaryError | None = None
     """What went wrong, if it ended so."""
-
     pending: int
     """The token that was drawn last and has not been read."""
+    last: bool = False
+    """Whether none is drawn after it."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.edits = request.edits
+        """May be replaced between two steps: what is read from then on is steered so."""
         self.written: list[int] = []
         """The ids drawn so far, without EOS."""
         self._draw = torch.Generator().manual_seed(request.seed)
@@ -78,22 +91,29 @@ class Row:
 class Batch:
     """The rows that a model writes together. Not for several threads at once; other users of the model wait a step at most."""
 
-    def __init__(self, lm: LanguageModel) -> None:
-        self.lm = lm
+    def __init__(self, panel: Steerable) -> None:
+        """``panel``: the model, and the SAEs that rows are steered and watched with."""
+        self.panel = panel
         self.rows: list[Row] = []
         """In the order of the batch; those that have just been added are not among them."""
         self._waiting: list[Row] = []
-        self._ends = ends(lm)
-        self._past: Past = nothing(0, lm.device)
+        self._ends = ends(panel.lm)
+        self._past: Past = nothing(0, panel.lm.device)
+        self._pass: tuple[Any, Steering | None] | None = None
+
+    @property
+    def lm(self) -> LanguageModel:
+        return self.panel.lm
 
     def add(self, request: Request) -> Row:
         """A new row, which begins with the next step.
 
         Raises:
-            KanaryError: a prompt that is empty, or leaves no room in the model's context.
+            KanaryError: a prompt that is empty, or leaves no room in the model's context; edits that cannot be made.
         """
         check(request, self.lm)
         row = Row(request)
+        self._made([row])  # refuses what cannot be done, before it can harm the others
         self._waiting.append(row)
         return row
 
@@ -101,28 +121,28 @@ class Batch:
         """Reads one token of every row, and the prompts of new ones; draws the token that follows in each.
 
         Returns:
-            What was read, row by row. A row whose text ends here has ``ended`` set.
+            Row by row, what can be said now: of a row that watches nothing, the token that was drawn; of one that does, what
+            was read, with its codes. A row whose text ends here has ``ended`` set.
         """
         self._leave()
-        said: list[tuple[Row, list[Token]]] = []
-        if self.rows:
-            said += self._go_on()
-        if self._waiting:
-            said += self._begin()
-        return said
+        said = self._go_on() if self.rows else []
+        return said + self._begin() if self._waiting else said
 
     def _leave(self) -> None:
         """Rows that are over give their place free."""
         self._waiting = [row for row in self._waiting if row.ended is None]
-        staying = [i for i, row in enumerate(self.rows) if row.ended is None]
+        self._keep([i for i, row in enumerate(self.rows) if row.ended is None])
+
+    def _keep(self, staying: Sequence[int]) -> None:
         if len(staying) < len(self.rows):
             self.rows = [self.rows[i] for i in staying]
             self._past = kept(self._past, staying) if staying else nothing(0, self.lm.device)
 
     def _go_on(self) -> list[tuple[Row, list[Token]]]:
         tokens = torch.tensor([[row.pending] for row in self.rows])
-        self._past, logits = self._read(tokens, torch.ones_like(tokens), self._past)
-        return [(row, self._after(row, logits[i])) for i, row in enumerate(self.rows)]
+        rows, self._past, read = self._read_all(self.rows, tokens, torch.ones_like(tokens), self._past)
+        self.rows = rows
+        return [(row, self._after(row, [row.pending], True, *each)) for row, each in zip(rows, read, strict=True)]
 
     def _begin(self) -> list[tuple[Row, list[Token]]]:
         rows, self._waiting = self._waiting, []
@@ -132,47 +152,135 @@ class Batch:
         for i, row in enumerate(rows):
             tokens[i, length - len(row.request.prompt) :] = torch.tensor(row.request.prompt)
             seen[i, length - len(row.request.prompt) :] = 1
-        past, logits = self._read(tokens, seen, nothing(len(rows), self.lm.device))
-        self._past = joined(self._past, past) if self.rows else past
-        self.rows = self.rows + rows
-        return [(row, self._after(row, logits[i])) for i, row in enumerate(rows)]
+        rows, past, read = self._read_all(rows, tokens, seen, nothing(len(rows), self.lm.device))
+        if rows:
+            self._past = joined(self._past, past) if self.rows else past
+            self.rows = self.rows + rows
+        return [(row, self._after(row, row.request.prompt, False, *each)) for row, each in zip(rows, read, strict=True)]
 
-    def _after(self, row: Row, logits: Tensor) -> list[Token]:
-        """Draws the token of ``row`` that follows what it has read."""
+    def _after(
+        self, row: Row, read: Sequence[int], written: bool, logits: Tensor, codes: Mapping[str, Tensor]
+    ) -> list[Token]:
+        """What can be said of ``row`` once it has ``read`` these ids; draws the token that follows."""
         if row.ended is not None:
             return []
+        said = []
+        if row.request.watched:
+            columns = {sae: values[-len(read) :].tolist() for sae, values in codes.items()}
+            said = [
+                Token(id, written, {sae: tuple(values[at]) for sae, values in columns.items()})
+                for at, id in enumerate(read)
+            ]
+        if row.last:
+            row.end("length")
+            return said
         if not bool(torch.isfinite(logits).all()):
-            problem = KanaryError(
-                "The logits are no longer finite: the strength is far too large. Choose a smaller one."
-            )
-            row.end("error", problem)
-            return []
+            row.end("error", KanaryError("The logits are no longer finite: use a smaller strength."))
+            return said
         id = row.choose(logits)
         if row.request.ends and id in self._ends:
             row.end("stop")
-            return []
+            return said
         row.pending = id
         row.written.append(id)
-        if len(row.written) >= row.request.tokens or len(row.request.prompt) + len(row.written) >= self.lm.context:
+        room = self.lm.context - len(row.request.prompt)
+        row.last = len(row.written) >= min(row.request.tokens, room)
+        if row.request.watched:
+            return said  # a token is told with its codes, which are known once it has been read
+        if row.last:
             row.end("length")
-        return [Token(id, True)]
+        return [Token(id, True, {})]
+
+    def _read_all(
+        self, rows: list[Row], tokens: Tensor, seen: Tensor, past: Past
+    ) -> tuple[list[Row], Past, list[tuple[Tensor, dict[str, Tensor]]]]:
+        """Reads ``tokens``; if the steering of one row is absurd, that row ends and the others do not notice.
+
+        Returns:
+            The rows that were read, what they have read, and each one's logits and codes.
+        """
+        before = past.seen.shape[1]
+        try:
+            return rows, *self._read(rows, tokens, seen, past)
+        except KanaryError as error:
+            if len(rows) == 1:
+                rows[0].end("error", error)
+                return [], nothing(0, self.lm.device), []
+        past = without_last(past, before)
+        parts = []
+        for i, row in enumerate(rows):
+            one = kept(past, [i]) if before else nothing(1, self.lm.device)
+            used = slice(int(seen[i].argmax()), None)
+            parts.append(self._read_all([row], tokens[i : i + 1, used], seen[i : i + 1, used], one))
+        left = [part for part in parts if part[0]]
+        if not left:
+            return [], nothing(0, self.lm.device), []
+        together = left[0][1]
+        for part in left[1:]:
+            together = joined(together, part[1])
+        return [part[0][0] for part in left], together, [part[2][0] for part in left]
 
     @torch.no_grad()
-    def _read(self, tokens: Tensor, seen: Tensor, past: Past) -> tuple[Past, Tensor]:
-        """Reads ``tokens [rows, position]`` where ``seen`` is 1; the logits ``[rows, vocab]`` are those after the last."""
+    def _read(
+        self, rows: list[Row], tokens: Tensor, seen: Tensor, past: Past
+    ) -> tuple[Past, list[tuple[Tensor, dict[str, Tensor]]]]:
+        """Reads ``tokens [rows, position]`` where ``seen`` is 1.
+
+        Returns:
+            Of each row the logits ``[vocab]`` after its last token, and by SAE its codes ``[position, watched latents]``.
+        """
         device = self.lm.device
         mask = torch.cat([past.seen, seen.to(device)], 1)
-        positions = (mask.cumsum(1) - 1).clamp_(min=0)[:, past.seen.shape[1] :]
-        with self.lm.alone():
+        steering = self._steering(rows)
+        turn: AbstractContextManager[object] = self.lm.alone() if steering is None else steering
+        with turn:
             out = self.lm.model(
                 input_ids=tokens.to(device),
                 attention_mask=mask,
-                position_ids=positions,
+                position_ids=(mask.cumsum(1) - 1).clamp_(min=0)[:, past.seen.shape[1] :],
                 past_key_values=past.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return Past(past.cache, mask), out.logits[:, -1]
+            observed = {} if steering is None else {sae: codes.cpu() for sae, codes in steering.observed.items()}
+        columns = _columns(rows)
+        read = [
+            (out.logits[i, -1], {sae: observed[sae][i][:, at] for sae, at in columns[i].items()})
+            for i in range(len(rows))
+        ]
+        return Past(past.cache, mask), read
+
+    def _steering(self, rows: Sequence[Row]) -> Steering | None:
+        """The steering of these rows; kept until rows, edits or SAEs change."""
+        key = (self.panel, [(row, row.edits) for row in rows])
+        if self._pass is None or self._pass[0] != key:
+            self._pass = (key, self._made(rows))
+        return self._pass[1]
+
+    def _made(self, rows: Sequence[Row]) -> Steering | None:
+        edits, watched = [row.edits or None for row in rows], _watched(rows)
+        if not any(edits) and not watched:
+            return None
+        prompts = [len(row.request.prompt) for row in rows]
+        return Steering(self.panel, rows=edits, observe=watched, prompts=prompts)
+
+
+def _watched(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """SAE -> the latents that any of the rows watches, each once."""
+    found: dict[str, dict[int, None]] = {}
+    for row in rows:
+        for sae, latents in row.request.watched.items():
+            found.setdefault(sae, {}).update(dict.fromkeys(latents))
+    return {sae: list(latents) for sae, latents in found.items()}
+
+
+def _columns(rows: Sequence[Row]) -> list[dict[str, list[int]]]:
+    """Where each row's own latents stand among those of all rows."""
+    place = {sae: {latent: at for at, latent in enumerate(latents)} for sae, latents in _watched(rows).items()}
+    return [
+        {sae: [place[sae][latent] for latent in latents] for sae, latents in row.request.watched.items()}
+        for row in rows
+    ]
 
 
 def ends(lm: LanguageModel) -> frozenset[int]:

@@ -1,0 +1,131 @@
+"""Where the threshold of a watch lies, chosen on labelled texts, and how the watch does on others."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kanary.activations.pool import generator
+from kanary.errors import KanaryError
+from kanary.evaluation.concepts.best import auroc
+from kanary.evaluation.progress import bar
+from kanary.interventions.prompts import prompt_ids, special_at
+from kanary.interventions.watch import Measured, Rate
+from kanary.lm import LanguageModel
+from kanary.sae import SAE
+
+FEWEST = 4
+"""Texts of either label: two to choose the threshold on, two to measure it on."""
+RESAMPLES = 1000
+BATCH = 16
+
+
+class Scored(NamedTuple):
+    """The values of labelled texts, token by token, special ones left out."""
+
+    positive: list[Tensor]
+    """One ``[tokens]`` float64 per text."""
+    negative: list[Tensor]
+
+
+@torch.no_grad()
+def codes_on(
+    lm: LanguageModel, sae: SAE, latents: Sequence[int], texts: Sequence[str], *, quiet: bool = True
+) -> list[Tensor]:
+    """The codes ``[tokens, latents]`` float64 on every text, BOS and other special tokens left out.
+
+    Raises:
+        KanaryError: a text that is empty, or longer than the model reads.
+    """
+    site = str(sae.config.trained_on["site"])
+    found = []
+    with bar("reading labelled texts", len(texts), "texts", quiet) as show:
+        for start in range(0, len(texts), BATCH):
+            ids = [prompt_ids(lm, text) for text in texts[start : start + BATCH]]
+            tokens = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+            seen = torch.nn.utils.rnn.pad_sequence([torch.ones_like(each) for each in ids], batch_first=True)
+            x = lm.capture(tokens, [site], attention_mask=seen)[site]
+            counts = seen.bool() & ~special_at(lm, tokens)
+            codes = sae.encode(x[counts.to(x.device)])
+            columns = torch.stack([codes.latent(latent) for latent in latents], 1).double().cpu()
+            found += columns.split(counts.sum(1).tolist())
+            show(len(ids))
+    return found
+
+
+def split(examples: Sequence[str], label: str, seed: int) -> tuple[list[str], list[str]]:
+    """Two halves in random order: to choose on, and to measure on.
+
+    Raises:
+        KanaryError: too few, or a text that is there twice.
+    """
+    if len(examples) < FEWEST:
+        what = "none" if not examples else f"{len(examples)}"
+        raise KanaryError(
+            f"A watch needs at least {FEWEST} {label} texts, got {what}: half of them choose the threshold, the others say how "
+            "often it is wrong."
+        )
+    if len(set(examples)) < len(examples):
+        twice = next(text for text in examples if examples.count(text) > 1)
+        raise KanaryError(f"The {label} text {twice[:60]!r} is there twice: it would be chosen on and measured on.")
+    order = torch.randperm(len(examples), generator=generator(f"watch {label}", seed)).tolist()
+    shuffled = [examples[i] for i in order]
+    return shuffled[::2], shuffled[1::2]
+
+
+def choose(scored: Scored, false_alarms: float) -> float:
+    """The smallest threshold at which no more than the share ``false_alarms`` of the negative texts raise an alarm.
+
+    It lies half-way between the highest negative text that must be silent and the next text above it.
+    """
+    negative = sorted((_score(values) for values in scored.negative), reverse=True)
+    loudest = negative[math.floor(false_alarms * len(negative) + 1e-9)] if false_alarms < 1 else -math.inf
+    above = [score for score in (*map(_score, scored.positive), *negative) if score > loudest]
+    if loudest == -math.inf:
+        return min(above)
+    return (loudest + min(above)) / 2 if above else math.nextafter(loudest, math.inf)
+
+
+def measure(scored: Scored, threshold: float, seed: int = 0) -> Measured:
+    """What :class:`Measured` holds, on these texts."""
+    positive = torch.tensor([_score(values) for values in scored.positive], dtype=torch.float64)
+    negative = torch.tensor([_score(values) for values in scored.negative], dtype=torch.float64)
+    tokens = torch.cat(scored.negative)
+    return Measured(
+        len(positive),
+        len(negative),
+        _auroc(positive, negative, seed),
+        wilson(int((positive >= threshold).sum()), len(positive)),
+        wilson(int((negative >= threshold).sum()), len(negative)),
+        float((tokens >= threshold).double().mean()),
+    )
+
+
+def wilson(hits: int, n: int) -> Rate:
+    """``hits`` of ``n`` as a rate with its 95 % interval."""
+    z = 1.959963984540054
+    share, spread = hits / n, z * z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    return Rate(share, 0.0 if hits == 0 else middle - half, 1.0 if hits == n else middle + half, n)
+
+
+def _score(values: Tensor) -> float:
+    return float(values.max())
+
+
+def _auroc(positive: Tensor, negative: Tensor, seed: int) -> Rate:
+    draws = generator("bootstrap of a watch", seed)
+    found = torch.tensor(
+        [
+            auroc(
+                positive[torch.randint(len(positive), (len(positive),), generator=draws)],
+                negative[torch.randint(len(negative), (len(negative),), generator=draws)],
+            )
+            for _ in range(RESAMPLES)
+        ]
+    )
+    low, high = found.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return Rate(auroc(positive, negative), low, high, len(positive) + len(negative))
