@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kanary.features.build import index
     from kanary.features.index import FeatureIndex
     from kanary.features.options import IndexConfig
+    from kanary.interventions.attribution import attribute
     from kanary.interventions.steer import steer
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
@@ -34,6 +35,7 @@ _HOMES = {
     "kanary.features.build": ["index"],
     "kanary.features.index": ["FeatureIndex"],
     "kanary.features.options": ["IndexConfig"],
+    "kanary.interventions.attribution": ["attribute"],
     "kanary.interventions.steer": ["steer"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
@@ -56,6 +58,7 @@ __all__ = [
     "SparseCodes",
     "Sparsifier",
     "TrainConfig",
+    "attribute",
     "check",
     "compare",
     "evaluate",

@@ -8,7 +8,20 @@ import typer
 from kanary.cli.flags import flags, stopped
 from kanary.errors import KanaryError
 
-COMMANDS = ("train", "harvest", "evaluate", "compare", "index", "serve", "export", "demo", "study", "check", "info")
+COMMANDS = (
+    "train",
+    "harvest",
+    "evaluate",
+    "compare",
+    "index",
+    "serve",
+    "export",
+    "attribute",
+    "demo",
+    "study",
+    "check",
+    "info",
+)
 
 app = typer.Typer(
     no_args_is_help=True,
