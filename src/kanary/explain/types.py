@@ -92,6 +92,10 @@ class Rule(Protocol):
         """For every excerpt ``[length]``: the activation that the rule predicts, from 0 to 10."""
         ...
 
+    def holds(self, excerpts: Sequence[Excerpt]) -> list[float]:
+        """For every excerpt, how likely the latent fires in it, 0 to 1; above 0.5 is yes."""
+        ...
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -181,6 +185,8 @@ class Score:
     """Answers that were asked for and are missing."""
     more: Mapping[str, float] = field(default_factory=dict)
     """Further numbers of the same answers under their names: balanced_accuracy, auroc, f1, top, random …"""
+    said: str = ""
+    """What a judge said beside the number: the category and the reason of a rubric."""
 
 
 class Scorer(Protocol):

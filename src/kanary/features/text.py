@@ -103,6 +103,15 @@ class Text:
         i = span.start + int(np.searchsorted(starts, at, side="right")) - 1
         return int(self._documents[i]), int(self._positions[i]) + at - int(self._starts[i])
 
+    def places(self, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Document of every token of a window, and its position there, ``[window]`` each; -1 of a separator put in."""
+        span = self._span(window)
+        starts = self._starts[span].astype(np.int64)
+        sizes = np.diff(np.append(starts, self.window))
+        positions = np.repeat(self._positions[span], sizes) + np.arange(self.window) - np.repeat(starts, sizes)
+        separators = np.repeat(self._positions[span] < 0, sizes)
+        return np.repeat(self._documents[span], sizes), np.where(separators, -1, positions)
+
     def document(self, id: int) -> NDArray[np.int64]:
         """The token ids of document ``id``, as far as they were read; raises :class:`KanaryError` if none was."""
         first, last = np.searchsorted(self._documents, [id, id + 1])

@@ -1,0 +1,221 @@
+"""The rule explainer: the shortest list of patterns that tells the tokens on which a latent fires from those where it does not.
+
+After Neuron to Graph (Foote et al., arXiv 2305.19911): from triggers to triggers in a context, where whatever the examples do
+not need stays a wildcard. Here patterns are chosen greedily on all excerpts of the training half together: each must explain
+more firing than it costs in tokens on which the latent is silent.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanary.explain.patterns import EARLIER, Condition, Grid, Mask, Pattern, PatternRule, What, excerpt_score
+from kanary.explain.pool import ConceptMarks
+from kanary.explain.types import Evidence, Excerpt, Explanation, Failed, Half
+from kanary.explain.vocabulary import Vocabulary
+from kanary.explain.words import sentence, title
+
+FEWEST = 2
+"""Firing tokens that a pattern must explain."""
+MOST = 24
+"""Patterns of a rule."""
+_TEMPLATES: tuple[tuple[tuple[What, int], ...], ...] = (
+    (("word", 0),),
+    (("token", 0),),
+    (("kind", 0),),
+    (("word", 1),),
+    (("word", -1),),
+    (("first", 0),),
+    (("word", 1), ("word", 0)),
+    (("word", 2), ("word", 0)),
+    (("word", 3), ("word", 0)),
+    (("word", 2), ("word", 1)),
+    (("word", 1), ("kind", 0)),
+    (("kind", 1), ("word", 0)),
+    (("kind", 1), ("kind", 0)),
+    (("word", -1), ("word", 0)),
+    (("word", 2), ("word", 1), ("word", 0)),
+)
+_PER_TEMPLATE = 40  # values of a template that explain most
+_EARLIER, _WITH_EARLIER = 24, 6  # words said before, and triggers that are tried with them
+_STRICTNESS = (1.0, 0.25)
+"""What a silent token costs: first patterns that are right more often than not, then those right in one of five cases."""
+_COST = 1.0
+"""Of a pattern, in firing tokens: a rule stays short."""
+_PRIOR = 1.0  # tokens at the base rate that are added to every count
+
+
+@dataclass(frozen=True)
+class RuleExplainer:
+    """Explains without an LLM; a hundred latents in a few seconds."""
+
+    vocabulary: Vocabulary
+    marks: ConceptMarks | None = None
+    """What holds at every token, where the text is the labelled corpus; None: the rule speaks of tokens alone."""
+    name: str = "rule"
+
+    async def explain(self, evidence: Evidence) -> Explanation:
+        """Raises :class:`kanary.explain.types.Failed` where the training half has too few examples."""
+        rule = learn(evidence.train, self.vocabulary, self.marks)
+        logits = evidence.positive_logits
+        return Explanation(evidence.latent, sentence(rule, logits), title(rule), self.name, rule)
+
+
+def learn(half: Half, vocabulary: Vocabulary, marks: ConceptMarks | None = None) -> PatternRule:
+    """The rule for the excerpts of one half."""
+    excerpts = half.firing + half.negatives
+    grid = Grid(excerpts, vocabulary, marks)
+    fires = grid.activations > 0
+    if fires.sum() < FEWEST:
+        raise Failed(f"it fires on {int(fires.sum())} tokens of the training half, {FEWEST} are needed")
+    found = list(_candidates(grid, fires))
+    rule = _chosen(grid, fires, found)
+    return PatternRule(*rule, _threshold(grid, rule, vocabulary, marks), vocabulary, marks)
+
+
+class _Candidate(NamedTuple):
+    conditions: tuple[Condition, ...]
+    mask: Mask
+    """``[n, LENGTH]``"""
+
+
+# --- which patterns could be meant --------------------------------------------------------------------------------------
+
+
+def _candidates(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
+    """Every pattern that fits the firing tokens often enough, however often it fits others."""
+    for template in _TEMPLATES:
+        yield from _of_template(grid, fires, template)
+    yield from _of_concepts(grid, fires)
+    yield from _of_earlier(grid, fires)
+
+
+def _of_template(grid: Grid, fires: Mask, template: Sequence[tuple[What, int]]) -> Iterator[_Candidate]:
+    columns = [grid.column(*each) for each in template]
+    usable = np.logical_and.reduce([column >= 0 for column in columns])
+    if template[0][0] == "first":
+        usable &= columns[0] == 1
+    code = columns[0]
+    for column in columns[1:]:
+        code = code * (int(column.max(initial=0)) + 1) + column
+    code = np.where(usable & grid.inside, code, -1)
+    values, counts = np.unique(code[fires & usable], return_counts=True)
+    kept = counts >= max(FEWEST, 0.01 * fires.sum())
+    values = values[kept][np.argsort(-counts[kept], kind="stable")[:_PER_TEMPLATE]]
+    for value in values.tolist():
+        mask = code == value
+        at = np.unravel_index(int(mask.argmax()), mask.shape)
+        conditions = tuple(
+            Condition(what, where, int(column[at])) for (what, where), column in zip(template, columns, strict=True)
+        )
+        yield _Candidate(conditions, mask)
+
+
+def _of_concepts(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
+    if grid.marks is None:
+        return
+    held = grid.concepts
+    right, all_ = held[fires].sum(0), held.sum((0, 1))
+    for number in np.flatnonzero((right >= FEWEST) & (2 * right > all_)).tolist():
+        yield _Candidate((Condition("concept", 0, number),), held[..., number])
+
+
+def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
+    """Words said before: alone, and with the words on which the latent fires most."""
+    words = grid.column("word")
+    firing = fires.any(1)
+    present = np.unique(words[firing & True][words[firing] >= 0]) if firing.any() else np.zeros(0, np.int64)
+    if not len(present):
+        return
+    number = np.searchsorted(present, words).clip(0, len(present) - 1)
+    known = (present[number] == words) & grid.inside
+    there = np.zeros((len(words), len(present)), bool)
+    there[known.nonzero()[0], number[known]] = True
+    lead = there[firing].mean(0) - (there[~firing].mean(0) if (~firing).any() else 0)
+    triggers, counts = np.unique(words[fires], return_counts=True)
+    triggers = triggers[np.argsort(-counts, kind="stable")[:_WITH_EARLIER]]
+    here = {int(word): words == word for word in triggers}
+    for word in present[np.argsort(-lead, kind="stable")[:_EARLIER]].tolist():
+        condition = Condition("word", EARLIER, word)
+        mask = grid.holds(condition)
+        yield _Candidate((condition,), mask)
+        for trigger, at in here.items():
+            if trigger != word:
+                yield _Candidate((condition, Condition("word", 0, trigger)), mask & at)
+
+
+# --- which of them are -------------------------------------------------------------------------------------------------
+
+
+def _chosen(grid: Grid, fires: Mask, candidates: Sequence[_Candidate]) -> tuple[tuple[Pattern, ...], float]:
+    """The patterns, in the order of their choice, and how likely the latent fires where none matches."""
+    inside = grid.inside
+    masks = np.array([each.mask[inside] for each in candidates], np.float32).reshape(len(candidates), int(inside.sum()))
+    y, values = fires[inside], grid.activations[inside]
+    mean, most = float(values[y].mean()), float(values.max())
+    worth = np.where(y, np.clip(values / mean, 0.3, 2.0), 0.0).astype(np.float32)
+    base, total = float(y.mean()), float(worth.sum())
+    open_ = np.ones(len(y), np.float32)
+    found: list[Pattern] = []
+    for strictness in _STRICTNESS:
+        weight = np.where(y, worth, np.float32(-strictness))
+        while len(found) < MOST:
+            gains = masks @ (weight * open_) if len(masks) else np.zeros(0)
+            if not len(gains) or gains.max() <= _COST:
+                break
+            best = int(gains.argmax())
+            here = (masks[best] > 0) & (open_ > 0)
+            right = y & here
+            chance = (float(right.sum()) + _PRIOR * base) / (float(here.sum()) + _PRIOR)
+            value = 10 * float(values[right].mean()) / most
+            found.append(Pattern(candidates[best].conditions, chance, value, float(worth[here].sum()) / total))
+            open_[here] = 0
+    rest = open_ > 0
+    elsewhere = (float((y & rest).sum()) + _PRIOR * base) / (float(rest.sum()) + _PRIOR)
+    return tuple(found), elsewhere
+
+
+def _threshold(
+    grid: Grid, rule: tuple[tuple[Pattern, ...], float], vocabulary: Vocabulary, marks: ConceptMarks | None
+) -> float:
+    """The score of an excerpt that best tells those with firing tokens from those without, both counting as much."""
+    score = excerpt_score(grid, PatternRule(*rule, 0.5, vocabulary, marks).expected(grid)[0])
+    fires = (grid.activations > 0).any(1)
+    if fires.all() or not fires.any():
+        return float(np.clip(score.mean(), 1e-6, 1 - 1e-6))
+    steps = np.unique(score)
+    ends = np.concatenate([steps, [steps[-1] + 1e-9]])
+    right = [((score[fires] >= end).mean() + (score[~fires] < end).mean()) / 2 for end in ends]
+    best = int(np.argmax(right))
+    middle = (ends[best] + ends[best - 1]) / 2 if best else ends[0] / 2
+    return float(np.clip(middle, 1e-6, 1 - 1e-6))
+
+
+def most_frequent_token(evidence: Evidence, vocabulary: Vocabulary) -> Explanation:
+    """Baseline: wherever the token stands on which the latent fires most often. Raises :class:`Failed` without any."""
+    grid = Grid(evidence.train.firing, vocabulary, None)
+    ids, counts = np.unique(grid.ids[grid.activations > 0], return_counts=True)
+    if not len(ids):
+        raise Failed("it fires nowhere in the training half")
+    return token_explanation(evidence.latent, [int(ids[counts.argmax()])], vocabulary, "most frequent token")
+
+
+def random_explanation(evidence: Evidence, vocabulary: Vocabulary, draw: np.random.Generator) -> Explanation:
+    """Control: a rule of three tokens drawn from the text that the latent was shown in."""
+    ids: NDArray[np.int64] = np.concatenate([each.ids for each in _all(evidence.train)])
+    drawn = draw.choice(ids, 3).tolist()
+    return token_explanation(evidence.latent, list(dict.fromkeys(drawn)), vocabulary, "random explanation")
+
+
+def token_explanation(latent: int, ids: Sequence[int], vocabulary: Vocabulary, by: str) -> Explanation:
+    """Wherever one of the tokens stands."""
+    patterns = tuple(Pattern((Condition("token", 0, id),), 0.9, 5.0, 0.0) for id in ids)
+    rule = PatternRule(patterns, 0.01, 0.5, vocabulary)
+    return Explanation(latent, sentence(rule, ()), title(rule), by, rule)
+
+
+def _all(half: Half) -> tuple[Excerpt, ...]:
+    return half.firing + half.negatives

@@ -1,0 +1,132 @@
+"""A rule in words: the sentence that a person reads, and a title of three words at most."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from kanary.explain.patterns import EARLIER, Condition, Pattern, PatternRule
+from kanary.explain.vocabulary import KINDS
+
+SURE = 0.5
+"""A pattern is told as what the latent fires on if it is right more often than not."""
+_SHOWN, _TOKENS, _LESS, _LOGITS = 5, 6, 3, 5
+
+
+def sentence(rule: PatternRule, positive_logits: Sequence[str]) -> str:
+    """What a rule says, the part that explains most first, with how much of the firing it covers."""
+    sure = [pattern for pattern in rule.patterns if pattern.chance >= SURE]
+    less = [pattern for pattern in rule.patterns if pattern.chance < SURE]
+    covered = sum(pattern.covers for pattern in sure)
+    if sure:
+        groups = _groups(rule, sure)
+        parts = [f"Fires {'; '.join(groups[:_SHOWN])}{_others(groups, _SHOWN)}"]
+        parts[0] += f" ({covered:.0%} of its firing)." if covered > 0 else "."
+        if less:
+            groups = _groups(rule, less)
+            parts.append(f"At times {'; '.join(groups[:_LESS])}{_others(groups, _LESS)}.")
+    elif less:
+        groups = _groups(rule, less)
+        parts = [f"No clear pattern; at times {'; '.join(groups[:_SHOWN])}{_others(groups, _SHOWN)}."]
+    else:
+        parts = ["No pattern in its tokens or in what stands before them."]
+    if tokens := _visible(positive_logits):
+        parts.append(f"Makes {_listed([quoted(token) for token in tokens[:_LOGITS]])} likelier.")
+    return " ".join(parts)
+
+
+def title(rule: PatternRule) -> str | None:
+    """Three words at most, of the pattern that explains most."""
+    if not rule.patterns or rule.patterns[0].chance < SURE:
+        return None
+    first = max(rule.patterns, key=lambda pattern: pattern.covers * (pattern.chance >= SURE))
+    context = [c for c in first.conditions if c.where != 0 or c.what in ("concept", "first")]
+    if not context:
+        alike = [p for p in rule.patterns if p.chance >= SURE and _context(p) == () and p.conditions[0].what == "word"]
+        if first.conditions[0].what in ("word", "token"):
+            names = list(dict.fromkeys(_name(rule, p.conditions[-1]) for p in (first, *alike)))
+            return ", ".join(names[:3])
+        return " ".join(KINDS[first.conditions[0].value].split()[:3])
+    condition = context[0]
+    if condition.what == "concept":
+        return _name(rule, condition)
+    if condition.what == "first":
+        return "start of document"
+    before = {-1: "before"}.get(condition.where, "after")
+    return f"{before} {_name(rule, condition)}"
+
+
+def quoted(token: str) -> str:
+    """A token between quotation marks, spaces at its ends left out, line breaks and other odd characters shown."""
+    bare = token.strip(" ") or token
+    shown = "".join("↵" if c == "\n" else c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in bare)
+    return f"“{'␣' * len(shown) if not shown.strip(' ') else shown}”"
+
+
+def _groups(rule: PatternRule, patterns: Sequence[Pattern]) -> list[str]:
+    """Phrases that begin with "on", "after" or "where", patterns with the same context in one; most covered first."""
+    ordered = sorted(patterns, key=_context)
+    groups = [(context, list(group)) for context, group in groupby(ordered, key=_context)]
+    groups.sort(key=lambda each: -sum(pattern.covers for pattern in each[1]))
+    return [_phrase(rule, context, group) for context, group in groups]
+
+
+def _phrase(rule: PatternRule, context: tuple[Condition, ...], group: Sequence[Pattern]) -> str:
+    triggers = [c for p in sorted(group, key=lambda p: -p.covers) for c in p.conditions if c not in context]
+    kinds = [KINDS[c.value] for c in triggers if c.what == "kind"]
+    names = list(dict.fromkeys(quoted(_name(rule, c)) for c in triggers if c.what != "kind"))
+    shown = [*kinds, *names][:_TOKENS]
+    words = f"on {_listed(shown, more=len(kinds) + len(names) - len(shown))}" if shown else ""
+    around = _around(rule, context)
+    if not words:
+        return around
+    return f"{words} {around}" if around else words
+
+
+def _around(rule: PatternRule, context: Sequence[Condition]) -> str:
+    """“after … “a” “b””, “where “x” was said before”."""
+    near = sorted((c for c in context if 0 < c.where < EARLIER), key=lambda c: -c.where)
+    parts = []
+    if near:
+        words = []
+        for condition, following in zip(near, [*near[1:], None], strict=True):
+            words.append(_name_or_kind(rule, condition))
+            gap = condition.where - (following.where if following else 0) - 1
+            words += ["…"] * (gap > 0)
+        parts.append(f"after {' '.join(words)}")
+    parts += [f"before {_name_or_kind(rule, c)}" for c in context if c.where == -1]
+    parts += [f"where {quoted(_name(rule, c))} was said earlier" for c in context if c.where == EARLIER]
+    parts += [f"where the text is about “{_name(rule, c)}”" for c in context if c.what == "concept"]
+    parts += ["at the start of a document" for c in context if c.what == "first"]
+    return " ".join(parts)
+
+
+def _context(pattern: Pattern) -> tuple[Condition, ...]:
+    """Its conditions but for the one on the token itself."""
+    return tuple(sorted(c for c in pattern.conditions if c.where != 0 or c.what in ("concept", "first")))
+
+
+def _name(rule: PatternRule, condition: Condition) -> str:
+    if condition.what == "token":
+        return rule.vocabulary.texts[condition.value]
+    if condition.what == "concept":
+        assert rule.marks is not None
+        return rule.marks.names[condition.value].replace(".", " ").replace("_", " ")
+    return rule.vocabulary.names[condition.value]
+
+
+def _name_or_kind(rule: PatternRule, condition: Condition) -> str:
+    return KINDS[condition.value] if condition.what == "kind" else quoted(_name(rule, condition))
+
+
+def _listed(items: Sequence[str], more: int = 0) -> str:
+    if more:
+        return f"{', '.join(items)} and {more} more"
+    return ", ".join(items[:-1]) + f" and {items[-1]}" if len(items) > 1 else "".join(items)
+
+
+def _others(groups: Sequence[str], shown: int) -> str:
+    more = len(groups) - shown
+    return f"; and {more} other pattern{'s' * (more > 1)}" if more > 0 else ""
+
+
+def _visible(tokens: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(token for token in tokens if token.strip()))
