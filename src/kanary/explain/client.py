@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from kanary.errors import KanaryError
 from kanary.explain.asking import Answer, Request
 from kanary.explain.pacing import Pace
-from kanary.explain.spending import Ledger, Price, Reservation
+from kanary.explain.spending import Ledger, Price, Reservation, Spent
 from kanary.explain.types import Failed
 from kanary.explain.wire import Malformed, answer, body, joined, refused_part
 
@@ -85,6 +85,10 @@ class Client:
     @property
     def identity(self) -> str:
         return f"{_public(self.url)} {self.endpoint.model}"
+
+    @property
+    def spent(self) -> Spent:
+        return self.ledger.spent
 
     async def __aenter__(self) -> "Client":
         return self
