@@ -115,7 +115,9 @@ def _rounds(asked: Iterable[Asked]) -> list[list[Asked]]:
 def _change(panel: Steerable, name: str, asked: Sequence[Asked], looked: Mapping[str, list[int]]) -> Change:
     numbers = [_numbers(panel, each.edit) for each in asked]
     like = panel.saes[name].mean
-    factor, shift, low, high = (torch.tensor(column).to(like) for column in zip(*numbers, strict=True))
+    factor, shift, low, high = (
+        torch.tensor(column, dtype=torch.float64).to(like) for column in zip(*numbers, strict=True)
+    )
     columns = [looked[name].index(each.edit.feature) for each in asked]  # type: ignore[arg-type]
     return Change(
         _gates(panel, asked, looked),

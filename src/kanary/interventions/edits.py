@@ -69,7 +69,8 @@ class Condition:
             )
         _check_unit(self.unit)
         for name in ("above", "below"):
-            _check_number(f"{name} of the condition on feature {self.feature}", getattr(self, name))
+            if (value := getattr(self, name)) is not None:
+                _check_number(f"{name} of the condition on feature {self.feature}", value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,8 @@ class Edit:
             raise KanaryError(f"Unknown edit {self.kind!r}. {nearest(self.kind, KINDS)}")
         _check_unit(self.unit)
         for name in ("amount", "low", "high"):
-            _check_number(f"{name} of {self.kind} on {self.target}", getattr(self, name))
+            if (value := getattr(self, name)) is not None or name == "amount":
+                _check_number(f"{name} of {self.kind} on {self.target}", value)
         if self.to not in REPLACEMENTS:
             raise KanaryError(f"A feature cannot be ablated to {self.to!r}. {nearest(self.to, REPLACEMENTS)}")
         if isinstance(self.feature, Vector) and self.kind not in ("add", "project_out"):
@@ -201,9 +203,7 @@ def _check_unit(unit: str) -> None:
 
 
 def _check_number(what: str, value: Any) -> None:
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
-    ):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise KanaryError(f"{what} is {value!r}: it must be a finite number.")
 
 

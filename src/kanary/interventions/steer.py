@@ -128,6 +128,7 @@ class Steering:
                 "which waits, and open the steering in the thread that generates."
             )
         self._passing, self._codes = self._follower.read(args, kwargs), {}
+        self._plan(len(self._passing.special))  # refuses a batch of another size than rows were given for
 
     def _writer(self, site: str) -> Any:
         @torch.no_grad()
