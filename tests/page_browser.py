@@ -54,7 +54,7 @@ class Reader:
             yield self.page
         finally:
             self.page.mouse.move(0, 0)
-            if self.page.url.startswith("http"):
+            if self.page.url.startswith(("http", "file")):
                 self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")
             self.page.goto("about:blank")  # nothing of this visit stays in memory
 

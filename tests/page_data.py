@@ -97,7 +97,7 @@ def feature(latent: int, *, run: str = "runs/demo", name: str = "topk", hostile:
     rng = random.Random(f"{name}/{latent}")
     dead = latent % 10 == 9
     fired = 0 if dead else 182_000 if latent == 7 else rng.randrange(900, 40_000)
-    maximum = round(rng.uniform(5, 14), 3)
+    maximum = (not dead) * round(rng.uniform(5, 14), 3)
     values = sorted([maximum * (1 - rng.random() ** 2 / 6) for _ in range(19)] + [maximum], reverse=True)
     values += [maximum * (i + rng.uniform(0.05, 0.98)) / 10 for i in range(10) for _ in range(5)]
     examples = [] if dead else [example(rng, i, round(v, 4), hostile) for i, v in enumerate(values)]
@@ -107,6 +107,7 @@ def feature(latent: int, *, run: str = "runs/demo", name: str = "topk", hostile:
     if examples:  # the third is also drawn for the tenth interval; the first, fifth and twelfth repeat each other
         lists[9][0] = 2
         examples[2]["in"].append(9)
+        examples[65]["in"].remove(9)  # in its place
         for i in (0, 4, 11):
             examples[i]["repeats"] = [j for j in (0, 4, 11) if j != i]
     hist = histogram(rng, 0.0, maximum, fired)
@@ -118,7 +119,7 @@ def feature(latent: int, *, run: str = "runs/demo", name: str = "topk", hostile:
     ]
     return {
         "latent": latent, "d_sae": WIDTH, "label": label, "sae": SAE | {"run": run, "name": name},
-        "tokens": TOKENS, "fired": fired, "density": fired / TOKENS, "maximum": 0.0 if dead else maximum,
+        "tokens": TOKENS, "fired": fired, "density": fired / TOKENS, "maximum": maximum,
         "mean_active": None if dead else round(maximum / 6, 3), "histogram": hist, "examples": examples,
         "top": list(range(20)) if examples else [],
         "intervals": [

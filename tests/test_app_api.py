@@ -18,8 +18,9 @@ import kanary
 from kanary.app import api
 from kanary.app.answers import Refused
 from kanary.app.api import chosen
-from kanary.app.export import PACKED, SLOT, html
+from kanary.app.export import FILLED, SLOT, html
 from kanary.app.library import Kept, Library
+from kanary.app.packing import packed
 from kanary.app.rounding import rounded
 from kanary.errors import KanaryError
 from kanary.features.formats import shared
@@ -217,13 +218,15 @@ def test_an_exported_file_holds_what_was_asked_for_and_no_token_can_end_its_data
     monkeypatch.setattr(index, "meta", index.meta | {"evil": evil})
     file = html(index, [3, 1], tmp_path)
     assert evil not in file
-    before, after = PACKED.split("{}")
+    before, after = FILLED.split("{}")
     data = file.removeprefix(f"<html><body>{before}").removesuffix(f"{after}<script>page</script></body>")
     assert re.fullmatch(r"[A-Za-z0-9+/=]+", data)
     found = json.loads(gzip.decompress(base64.b64decode(data)))
     assert found["saes"][0]["evil"] == evil
-    told = [json.loads(json.dumps(index[i].to_json())) for i in (3, 1)]
-    assert found["features"] == [each | {"sae": shared(each["sae"])} for each in told]
+    told = [index[i].to_json() for i in (3, 1)]
+    assert found == json.loads(
+        json.dumps(packed(found["saes"], [each | {"sae": shared(each["sae"])} for each in told]))
+    )
 
 
 def test_without_its_page_or_with_a_damaged_one_nothing_is_exported(index: kanary.FeatureIndex, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import kanary
 from feature_runs import build, make_run, stories
-from kanary.app.export import PACKED
+from kanary.app.export import FILLED
 from kanary.errors import KanaryError
 from kanary.features.formats import Source, write_neuronpedia
 from kanary.features.lists import listed
@@ -109,7 +109,10 @@ def test_neuronpedia_gets_what_removing_a_feature_does(index: kanary.FeatureInde
 def test_one_page_holds_the_features_and_needs_a_kind_of_file(index: kanary.FeatureIndex, tmp_path: Path) -> None:
     done = command("export", index.folder, "--features", "1,2", "--html", tmp_path / "page.html")
     assert "2 features are in" in done.out
-    assert 'data-encoding="gzip"' in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert [each["latent"] for each in json.loads(unpacked((tmp_path / "page.html").read_bytes()))["features"]] == [
+        1,
+        2,
+    ]
     assert "Say what to write" in command("export", index.folder).message
 
 
@@ -133,5 +136,5 @@ def test_no_file_tells_where_things_lie_on_the_machine_that_wrote_it(tmp_path: P
 
 
 def unpacked(page: bytes) -> bytes:
-    before, after = PACKED.encode().split(b"{}")
+    before, after = FILLED.encode().split(b"{}")
     return gzip.decompress(base64.b64decode(page.partition(before)[2].partition(after)[0]))

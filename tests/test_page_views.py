@@ -1,8 +1,6 @@
 """Every view in a real browser: nothing complains, nothing leaves the address, everybody can read it."""
 
-import base64
-import gzip
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,9 @@ from typing import Any
 import pytest
 
 import page_data as data
+from kanary.app.export import page as page_of
 from page_browser import VIEWS, Reader, axe, readers, screenshot
 from page_server import STATIC
-
-EMPTY = '<script type="application/json" id="kanary-data"></script>'
 
 
 @pytest.fixture(scope="module")
@@ -143,25 +140,14 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
     assert not reader.complaints()
 
 
-def written(page: str, payload: dict[str, Any], packed: bool) -> str:
-    """An exported page: its data as JSON, or as gzip in base64."""
-    text = json.dumps(payload)
-    if not packed:
-        return page.replace(EMPTY, EMPTY.replace("></", ">" + text.replace("<", "\\u003c") + "</"))
-    body = base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
-    return page.replace(EMPTY, EMPTY.replace("></", f' data-encoding="gzip">{body}</'))
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["json", "gzip"])
-def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path, packed: bool) -> None:
-    payload = {"saes": [data.meta()], "features": [data.feature(3), data.feature(13, hostile=True)], "columns": None}
+def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> None:
     file = tmp_path / "features.html"
-    file.write_text(written((STATIC / "export.html").read_text(encoding="utf-8"), payload, packed), encoding="utf-8")
+    file.write_text(page_of([data.meta()], [data.feature(3), data.feature(13, hostile=True)]), encoding="utf-8")
     reader.complaints()
     asked = len(reader.server.asked)
     with reader.reading(file.as_uri()) as page:
         assert page.inner_text("h1") == "2 features"
-        assert packed or not axe(page)
+        assert not axe(page)
         page.click("td a >> text=/^3$/")
         page.wait_for_selector("h1 >> text=Feature 3")
         assert page.locator("li[data-row]").count() == 70
@@ -173,6 +159,51 @@ def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path, packed
     assert len(reader.server.asked) == asked
     assert {url.split(":")[0] for url in reader.requests} == {"file"}
     assert not reader.complaints()
+
+
+NUMBER = re.compile(r"\d*\.\d+|\d+")  # with four digits in a file, so the third may be another
+SHOWN = """() => {
+  const marked = (one) => [one.dataset.i, one.className.replace(/ h[0-9]+/, ' h')];
+  const text = (node, of) => Array.from(node.querySelectorAll(of), (one) => one.textContent.trim());
+  return {
+    rows: Array.from(document.querySelectorAll('li[data-row]'), (row) => ({
+      key: row.dataset.row, value: row.querySelector('.value').textContent, repeats: text(row, '.repeat')[0] ?? '',
+      line: row.querySelector('.line').textContent, focus: text(row, 'b')[0],
+      marked: Array.from(row.querySelectorAll('.line [data-i]'), marked),
+    })),
+    groups: text(document, 'section h3'),
+    strip: Array.from(document.querySelectorAll('.strip button'), (one) => one.title),
+    paths: Array.from(document.querySelectorAll('svg path'), (one) => one.getAttribute('d')),
+    logits: text(document, '#logits li'), related: text(document, '#related .value'), facts: text(document, 'dl > div'),
+  };
+}"""
+
+
+def numbers(shown: Any) -> list[float]:
+    return list(map(float, NUMBER.findall(str(shown))))
+
+
+def plain(shown: Any) -> str:
+    return NUMBER.sub("0", str(shown))
+
+
+@pytest.mark.parametrize("latent", [3, 12, 19])
+def test_a_feature_is_shown_from_a_file_as_it_is_from_a_server(reader: Reader, tmp_path: Path, latent: int) -> None:
+    file = tmp_path / "features.html"
+    file.write_text(page_of([data.meta()], [data.feature(13, hostile=True), data.feature(latent)]), encoding="utf-8")
+    found = []
+    for address in (f"#/f/demo/topk/{latent}", f"{file.as_uri()}#/f/demo/topk/{latent}"):
+        with reader.reading(address) as page:
+            page.wait_for_selector(f"h1 >> text=Feature {latent}")
+            page.keyboard.press("c")  # ± 12 tokens
+            page.keyboard.press("c")  # whole windows
+            found.append(page.evaluate(SHOWN))
+    served, exported = found
+    assert len(served["rows"]) == (70 if latent != 19 else 0)
+    for key, value in served.items():
+        assert plain(exported[key]) == plain(value), key
+        assert numbers(exported[key]) == pytest.approx(numbers(value), rel=5e-3, abs=0.2), key
+    reader.complaints()
 
 
 def test_an_exported_file_without_data_says_so(reader: Reader) -> None:

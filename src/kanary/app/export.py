@@ -3,10 +3,11 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kanary.app.packing import packed
 from kanary.app.pages import STATIC
 from kanary.errors import KanaryError
 from kanary.features.formats import shared
@@ -14,7 +15,7 @@ from kanary.features.index import FeatureIndex
 from kanary.files import write_text
 
 SLOT = '<script type="application/json" id="kanary-data"></script>'
-PACKED = '<script type="application/json" id="kanary-data" data-encoding="gzip">{}</script>'
+FILLED = '<script type="application/json" id="kanary-data">{}</script>'
 
 
 def html(index: FeatureIndex, latents: Iterable[int], static: Path = STATIC) -> str:
@@ -23,6 +24,11 @@ def html(index: FeatureIndex, latents: Iterable[int], static: Path = STATIC) -> 
     Raises:
         KanaryError: this copy of Kanary comes without its page.
     """
+    return page([shared(index.meta)], (_feature(index, latent) for latent in latents), static)
+
+
+def page(saes: Sequence[Mapping[str, Any]], features: Iterable[Mapping[str, Any]], static: Path = STATIC) -> str:
+    """The page with what :func:`kanary.app.packing.packed` makes of these."""
     template = static / "export.html"
     if not template.is_file():
         raise KanaryError("This copy of Kanary comes without its page: build it with npm ci && npm run build, in web/.")
@@ -31,8 +37,7 @@ def html(index: FeatureIndex, latents: Iterable[int], static: Path = STATIC) -> 
         raise KanaryError(
             f"{template} is damaged: it has no place for data. Build it again with npm run build, in web/."
         )
-    data = {"saes": [shared(index.meta)], "features": [_feature(index, latent) for latent in latents]}
-    return f"{before}{PACKED.format(_packed(data))}{after}"
+    return f"{before}{FILLED.format(_written(packed(saes, features)))}{after}"
 
 
 def write_html(index: FeatureIndex, latents: Iterable[int], path: Path) -> None:
@@ -51,7 +56,7 @@ def _feature(index: FeatureIndex, latent: int) -> dict[str, Any]:
     return found | {key: shared(found[key]) for key in ("sae", "twins")}
 
 
-def _packed(value: Any) -> str:
+def _written(value: Any) -> str:
     """JSON as gzip in base64: a third of the size, and a token that is ``</script>`` ends nothing."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode()

@@ -1,15 +1,15 @@
 // The source of an exported file: everything is in the page already, and nothing is ever asked for.
 
+import { unpack, type Packed } from './packed';
 import { Trouble, idOf, type Source } from './source';
 import type { Embedded, Feature, Meta, SearchRow } from './types';
 
-/** The data block of this page, or null on a page that has a server behind it. JSON, or JSON as gzip in base64. */
+/** The data block of this page, or null on a page that has a server behind it: JSON as gzip in base64. */
 export async function embedded(): Promise<Embedded | null> {
   const block = document.getElementById('kanary-data');
   if (!block) return null;
   const written = block.textContent?.trim() ?? '';
-  const text = block.dataset.encoding === 'gzip' ? await unpacked(written) : written;
-  return text ? (JSON.parse(text) as Embedded) : { saes: [], features: [] };
+  return written ? unpack(JSON.parse(await unpacked(written)) as Packed) : { saes: [], features: [] };
 }
 
 function unpacked(base64: string): Promise<string> {

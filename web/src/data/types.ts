@@ -245,5 +245,4 @@ export interface Comparison {
 export interface Embedded {
   saes: Meta[];
   features: Feature[];
-  columns?: Columns | null;
 }
