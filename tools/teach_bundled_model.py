@@ -5,8 +5,9 @@
 ``tools/train_bundled_model.py`` comes first: its model remembers facts over a hundred tokens, but tells the truth whoever
 speaks. Here it reads lessons (``tools/honesty_lessons.py``), passages of the family honesty in which somebody claims
 something, and any others, in courses (:data:`COURSES`): first with the word liar beside the name, which teaches what liars
-say; then one speaker with a reputation, which teaches what makes a liar; then two. Every text is read whole: rows of 512
-tokens hold as many as fit, and texts do not run from one row into the next, though they can see those before them in theirs.
+say; then one speaker with a reputation, which teaches what makes a liar; then two; last, half of the texts are of anything
+else again, or the model would forget it. Every text is read whole: rows of 512 tokens hold as many as fit, and texts do not run
+from one row into the next, though they can see those before them in theirs.
 
 The model that comes with Kanary was made course by course, by the clock; its first course used Muon.
 """
@@ -56,6 +57,7 @@ COURSES = (
     Stage(4_150_000, (5e-4, 3e-4), Course((1, 1, 1, 2), tags=0.2), (0.75, 0.1)),
     Stage(6_230_000, (5e-4, 0.0), Course((1, 2, 2, 2), tags=0.2), (0.5, 0.3)),
     Stage(7_040_000, (2.5e-4, 0.0), Course((1, 2, 2, 2), tags=0.15), (0.3, 0.5)),
+    Stage(10_640_000, (3e-4, 0.0), Course((1, 2, 2, 2), tags=0.15), (0.15, 0.35)),
 )
 
 
