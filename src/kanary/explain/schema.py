@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Schema = Mapping[str, Any]
+LONGEST = 2000
+"""Characters of a text in an answer."""
 
 
 class Unusable(Exception):
@@ -21,7 +23,7 @@ def record(fields: Mapping[str, Schema]) -> Schema:
 
 def whole(low: int, high: int) -> Schema:
     """A whole number from ``low`` to ``high``."""
-    return {"type": "integer", "enum": list(range(low, high + 1))}
+    return {"type": "integer", "minimum": low, "maximum": high}
 
 
 def words(choices: Sequence[str] = ()) -> Schema:
@@ -37,10 +39,12 @@ def check(value: Any, schema: Schema, place: str = "the answer") -> None:
     elif kind == "integer":
         if not isinstance(value, int) or isinstance(value, bool):
             raise Unusable(f"{place} should be a whole number, not {_short(value)}")
-        if value not in schema["enum"]:
-            raise Unusable(f"{place} is {value}, which is not {_span(schema['enum'])}")
+        if not schema["minimum"] <= value <= schema["maximum"]:
+            raise Unusable(f"{place} is {value}, which is not {_span(schema['minimum'], schema['maximum'])}")
     elif not isinstance(value, str) or not value.strip():
         raise Unusable(f"{place} should be a text, not {_short(value)}")
+    elif len(value) > LONGEST or any("\ud800" <= sign <= "\udfff" for sign in value):
+        raise Unusable(f"{place} is too long, or holds half of a character")
     elif value not in schema.get("enum", [value]):
         raise Unusable(f"{place} is {_short(value)}, which is none of {', '.join(schema['enum'])}")
 
@@ -61,7 +65,16 @@ def placeholder(schema: Schema) -> Any:
     """The shortest value that ``schema`` allows."""
     if schema["type"] == "object":
         return {name: placeholder(part) for name, part in schema["properties"].items()}
+    if schema["type"] == "integer":
+        return schema["minimum"]
     return schema["enum"][0] if "enum" in schema else "…"
+
+
+def usual_tokens(schema: Schema) -> int:
+    """About so many tokens has an answer of this shape."""
+    if schema["type"] == "object":
+        return sum(4 + len(name) // 4 + usual_tokens(part) for name, part in schema["properties"].items())
+    return 20 if schema["type"] == "string" and "enum" not in schema else 1
 
 
 def _some(names: Sequence[str]) -> str:
@@ -69,8 +82,8 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _span(numbers: Sequence[int]) -> str:
-    return f"from {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"{numbers[0]}"
+def _span(low: int, high: int) -> str:
+    return f"from {low} to {high}" if high > low else f"{low}"
 
 
 def _short(value: Any) -> str:
