@@ -8,30 +8,6 @@ from kanary.explain.types import Evidence, Excerpt, Half
 
 SENTENCE = "the big red dog ran to a small blue house and cat sat on my old green mat with her best friend"
 WORDS = SENTENCE.split()
-    "",
-    "the",
-    "big",
-    "red",
-    "dog",
-    "ran",
-    "to",
-    "a",
-    "small",
-    "blue",
-    "house",
-    "and",
-    "cat",
-    "sat",
-    "on",
-    "my",
-    "old",
-    "green",
-    "mat",
-    "with",
-    "her",
-    "best",
-    "friend",
-][1:]
 
 
 def excerpt(text: str, word: str, value: float = 1.0, document: int = 0) -> Excerpt:
