@@ -54,7 +54,10 @@ def local(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def operations(local: TestClient) -> list[tuple[str, str, dict[str, Any]]]:
     """(method, path, description) of everything that can be asked."""
-    paths = local.get("/api/openapi.json").json()["paths"]
+    description = local.get("/api/openapi.json").json()
+    paths = description["paths"]
+    for name, schema in description["components"]["schemas"].items():
+        BODIES[name], REQUIRED[name] = list(schema.get("properties", {})), schema.get("required", [])
     return [(method, path, about) for path, methods in paths.items() for method, about in methods.items()]
 
 
@@ -75,6 +78,15 @@ def test_every_address_of_the_interface_is_described(operations: list[tuple[str,
         ("post", sae + "/live"),
         ("get", sae + "/export.html"),
         ("get", "/api/compare"),
+        ("post", sae + "/write"),
+        ("get", sae + "/watches"),
+        ("put", sae + "/watches/{name}"),
+        ("delete", sae + "/watches/{name}"),
+        ("get", sae + "/traces"),
+        ("get", sae + "/traces/{name}"),
+        ("get", "/v1/models"),
+        ("post", "/v1/completions"),
+        ("post", "/v1/chat/completions"),
     }
 
 
@@ -96,19 +108,73 @@ def test_any_request_is_answered_with_what_was_asked_for_or_one_line_of_why_not(
     body = data.draw(bodies(about)) if "requestBody" in about else None
     answer = local.request(method, path, params=query, content=body, headers=JSON if body is not None else None)
     assert answer.status_code in ALLOWED, (method, path, query, body, answer.text)
-    if answer.status_code != 200:
+    if answer.status_code != 200 and path.startswith("/v1/"):
+        assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+        assert "\n" not in answer.json()["error"]["message"]
+    elif answer.status_code != 200:
         assert answer.json().keys() == {"error", "fix"}
         assert "\n" not in answer.json()["error"]
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        lines = [line.removeprefix("data: ") for line in answer.text.split("\n") if line and line != "data: [DONE]"]
+        assert all(isinstance(json.loads(line), dict) for line in lines)
     elif "export" not in path:
         json.loads(answer.content, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
+TEXTS = st.text(max_size=20)
+EDITS = st.lists(
+    st.fixed_dictionaries(
+        {"feature": COUNTS},
+        optional={"kind": st.sampled_from(["add", "set", "x"]), "amount": st.floats(-3, 3), "unit": st.just("raw")}
+        | {"sae": st.sampled_from(["demo/topk", "demo/none", "x"])},
+    ),
+    max_size=2,
+)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "text": TEXTS,
+    "latents": st.lists(COUNTS, max_size=3),
+    "prompt": TEXTS | st.lists(COUNTS, max_size=3) | st.lists(TEXTS, max_size=2),
+    "tokens": st.integers(1, 4),
+    "seed": st.integers(0, 9),
+    "stop": st.lists(TEXTS, max_size=2),
+    "edits": EDITS,
+    "watch": st.lists(st.sampled_from(["a", ""]), max_size=1),
+    "features": st.lists(COUNTS, max_size=3),
+    "record": st.booleans(),
+    "weights": st.lists(st.tuples(COUNTS, st.floats(-2, 2)), max_size=2),
+    "positive": st.lists(TEXTS, max_size=5),
+    "negative": st.lists(TEXTS, max_size=5),
+    "false_alarms": st.floats(0, 1),
+    "on_alarm": st.sampled_from(["log", "stop", "steer"]),
+    "steer": EDITS,
+    "model": st.sampled_from(["tiny-llama", "tiny-llama", "tiny-llama", "gpt"]),
+    "max_tokens": st.integers(1, 3),
+    "temperature": st.floats(0, 2) | st.none(),
+    "top_p": st.floats(0.1, 1),
+    "n": st.integers(1, 2),
+    "stream": st.booleans(),
+    "messages": st.lists(
+        st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant", "x"]), "content": TEXTS}),
+        max_size=3,
+    ),
+    "kanary": st.fixed_dictionaries({}, optional={"watch": st.lists(st.just("a"), max_size=1), "steer": EDITS}),
+    "presence_penalty": st.sampled_from([0, 0.5]),
+}
+
+
 def bodies(about: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    fitting = st.fixed_dictionaries(
-        {}, optional={"text": st.text(max_size=50), "latents": st.lists(st.integers(0, 63))}
-    )
-    other = st.dictionaries(st.sampled_from(["text", "latents", "x"]), VALUES, max_size=2)
-    return st.one_of(fitting.map(encoded), other.map(encoded), VALUES.map(encoded), st.binary(max_size=20))
+    """Mostly what the address takes, by its description; sometimes with a strange value, or anything at all."""
+    reference = about["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    fields = {name: FIELDS[name] for name in BODIES[reference] if name in FIELDS}
+    needed = {name: fields[name] for name in REQUIRED.get(reference, ()) if name in fields}
+    fitting = st.fixed_dictionaries(needed, optional={name: fields[name] for name in fields if name not in needed})
+    other = st.dictionaries(st.sampled_from([*fields, "x"]), VALUES, max_size=2)
+    strange = st.tuples(fitting, other).map(lambda pair: pair[0] | pair[1])
+    return st.one_of(fitting.map(encoded), fitting.map(encoded), strange.map(encoded), st.binary(max_size=20))
+
+
+BODIES: dict[str, list[str]] = {}
+REQUIRED: dict[str, list[str]] = {}
 
 
 def encoded(value: Any) -> bytes:

@@ -52,29 +52,41 @@ def refusal(status: int, error: str, fix: str = "", headers: Mapping[str, str] |
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Makes ``app`` answer every error in this form."""
+    """Makes ``app`` answer every error in this form, or in OpenAI's where OpenAI's interface was asked."""
 
     @app.exception_handler(HTTPException)
-    def _http(_: Request, error: HTTPException) -> Json:
+    def _http(request: Request, error: HTTPException) -> Json:
         fix = error.fix if isinstance(error, Refused) else _FIXES.get(error.status_code, "")
-        return refusal(error.status_code, str(error.detail), fix, error.headers)
+        return _said(request, error.status_code, str(error.detail), fix, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(_: Request, error: RequestValidationError) -> Json:
+    def _invalid(request: Request, error: RequestValidationError) -> Json:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"][1:])) or "the request"  # after "path", "query" or "body"
-        return refusal(422, f"{where}: {first['msg']}", "Look at docs/app.md for what this address takes.")
+        return _said(request, 422, f"{where}: {first['msg']}", "Look at docs/app.md for what this address takes.")
 
     @app.exception_handler(KanaryError)
-    def _user(_: Request, error: KanaryError) -> Json:
-        return refusal(409, str(error))
+    def _user(request: Request, error: KanaryError) -> Json:
+        return _said(request, 409, str(error))
 
     @app.exception_handler(ClientGone)
     def _gone(_: Request, __: ClientGone) -> Response:
         return Response(status_code=GONE)
 
     @app.exception_handler(Exception)
-    def _unexpected(_: Request, __: Exception) -> Json:  # uvicorn writes the traceback to the terminal
-        return refusal(
-            500, "The server failed at this request.", "The reason is in the terminal that runs kanary serve."
+    def _unexpected(request: Request, __: Exception) -> Json:  # uvicorn writes the traceback to the terminal
+        return _said(
+            request, 500, "The server failed at this request.", "The reason is in the terminal that runs kanary serve."
         )
+
+
+def openai_error(message: str, status: int) -> dict[str, Any]:
+    """What clients of OpenAI's interface expect in place of an answer."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": " ".join(message.split()), "type": kind, "param": None, "code": None}}
+
+
+def _said(request: Request, status: int, error: str, fix: str = "", headers: Mapping[str, str] | None = None) -> Json:
+    if request.url.path.startswith("/v1/"):
+        return Json(openai_error(f"{error} {fix}", status), status, dict(headers or {}))
+    return refusal(status, error, fix, headers)

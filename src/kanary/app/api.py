@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi import Path as Part
 from fastapi.telemetry import TelemetryConfig
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp
 
 from kanary.app import documents, reading, twins
@@ -18,10 +18,15 @@ from kanary.app.guard import Access, Limits, guarded
 from kanary.app.lanes import Lane, Stop
 from kanary.app.layout import Layout, layout
 from kanary.app.library import Entry, Kept, Library
+from kanary.app.openai import OpenAI, add_openai
+from kanary.app.orders import Orders
 from kanary.app.pages import STATIC, serve_page
 from kanary.app.rounding import rounded
 from kanary.app.search import LATEST, search, with_scores
 from kanary.app.search import Query as Search
+from kanary.app.streams import Desks
+from kanary.app.texts import Whole
+from kanary.app.watching import add_watching
 from kanary.errors import KanaryError
 from kanary.features.index import FeatureIndex
 from kanary.features.lists import listed
@@ -38,13 +43,7 @@ class Text(BaseModel):
     """A text to read, or one that a person wrote about a feature."""
 
     model_config = ConfigDict(extra="forbid")
-    text: str
-
-    @field_validator("text")
-    @classmethod
-    def _whole(cls, text: str) -> str:
-        """Half of a UTF-16 pair, which browsers can send, is no character."""
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text: Whole
 
 
 class Latents(BaseModel):
@@ -55,15 +54,19 @@ class Latents(BaseModel):
 class Service:
     """What the addresses share: the library, and a thread for each kind of long work, so that none waits for another."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, watching: Sequence[str] = ()) -> None:
+        """``watching``: names of watches that are on for every text that clients of OpenAI's interface ask for."""
         self.library = library
         self.reading, self.drawing, self.comparing = self.lanes = [
             Lane(name, WAITING) for name in ("reading", "drawing", "comparing")
         ]
+        self.orders, self.desks = Orders(library), Desks()
+        self.openai = OpenAI(library, self.orders, self.reading, self.desks, watching)
         self.layouts: Kept[Layout] = Kept(16)
         self.comparisons: Kept[dict[str, Any]] = Kept(16)
 
     def close(self) -> None:
+        self.desks.close()
         for lane in self.lanes:
             lane.close()
 
@@ -92,8 +95,9 @@ def create_app(
         responses={422: {"model": Problem, "description": "A value that does not fit; other problems look alike"}},
     )
     answer_errors(app)
-    for add in (_add_saes, _add_features, _add_people, _add_live, _add_long):
+    for add in (_add_saes, _add_features, _add_people, _add_live, _add_long, add_watching):
         add(app, service)
+    add_openai(app, service.openai)
     serve_page(app, static)
     return guarded(app, access or Access(), limits)
 

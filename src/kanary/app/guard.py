@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from kanary.app.answers import Refused, refusal
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-API = "/api/"
+API = ("/api/", "/v1/")
+"""What only those may ask who carry the token; /v1/ is OpenAI's interface."""
 SHORTEST_TOKEN = 16
 POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

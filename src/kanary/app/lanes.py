@@ -67,7 +67,7 @@ class Lane:
 
 
 async def _unless_gone(request: Request, future: "Future[T]", stop: Stop) -> T:
-    answer, gone = asyncio.wrap_future(future), asyncio.create_task(_hung_up(request))
+    answer, gone = asyncio.wrap_future(future), asyncio.create_task(hung_up(request))
     try:
         either: set[asyncio.Future[Any]] = {answer, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -83,6 +83,7 @@ async def _unless_gone(request: Request, future: "Future[T]", stop: Stop) -> T:
             answer.cancel()  # takes the work out of the queue if it has not begun
 
 
-async def _hung_up(request: Request) -> None:
+async def hung_up(request: Request) -> None:
+    """Returns when the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -127,7 +127,7 @@ class Library:
         Raises:
             KanaryError: it is not there any more, or is another one.
         """
-        name = self._model or entry.known.get("model")
+        name = self.model_name(entry)
         if not name:
             raise KanaryError(f"SAE {entry.id} does not say which model it reads: kanary serve … --model MODEL.")
         revision = None if self._model else entry.known.get("revision")
@@ -139,6 +139,11 @@ class Library:
             refuse_other_tokenizer(entry.id, sae, lm)
             self._belong.add((entry.version, key))
         return lm
+
+    def model_name(self, entry: Entry) -> str | None:
+        """Of the model that the SAE reads: a folder or an id on the Hub."""
+        name = self._model or entry.known.get("model")
+        return str(name) if name else None
 
     def index(self, entry: Entry) -> FeatureIndex:
         """What ``kanary index`` wrote of the SAE.
@@ -162,7 +167,7 @@ class Library:
 
     def live(self) -> bool:
         """Whether the model of some SAE is likely to be found: it is not a folder that has gone."""
-        names = {self._model or entry.known.get("model") for entry in self.entries.values()}
+        names = {self.model_name(entry) for entry in self.entries.values()}
         return any(name and (not Path(name).is_absolute() or Path(name).exists()) for name in names)
 
     def row(self, entry: Entry) -> dict[str, Any]:

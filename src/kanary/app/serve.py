@@ -2,6 +2,7 @@
 
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def serve(
     model: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    watch: Sequence[str] = (),
     browser: bool = True,
     block: bool = True,
 ) -> "Running":
@@ -33,6 +35,7 @@ def serve(
         token: what clients must know, at least 16 characters; made up where one is needed and none is given.
         model: the language model of all SAEs, if it has moved since training.
         dtype, device: of the model, as for :func:`kanary.load_model`.
+        watch: watches of the runs whose values every answer of OpenAI's interface (``/v1``) carries.
         browser: open the page.
         block: return only when Ctrl-C has stopped the server. In a notebook: ``block=False``, and ``.stop()`` in the end.
 
@@ -49,9 +52,10 @@ def serve(
     if not runs and not RUNS.is_dir():
         raise KanaryError(f"There is no folder {RUNS} here: name run folders, or try kanary demo first.")
     library = Library(runs or [RUNS], model=model, dtype=dtype, device=device)
-    running = start(library, host, port, token)
+    running = start(library, host, port, token, watch)
     many = "1 SAE" if len(library.entries) == 1 else f"{len(library.entries)} SAEs"
     print(f"Kanary shows {many} at {running.url}", file=sys.stderr)
+    print(f"Clients of OpenAI's interface: base URL {running.base_url}", file=sys.stderr)
     if "#token=" in running.url:
         print("Whoever has this address can see all of it, and change explanations and lists.", file=sys.stderr)
     if browser:

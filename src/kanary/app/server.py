@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 import uvicorn
@@ -13,6 +14,7 @@ import uvicorn
 from kanary.app.api import Service, create_app
 from kanary.app.guard import LOOPBACK, SHORTEST_TOKEN, Access
 from kanary.app.library import Library
+from kanary.app.openai import refuse_unknown
 from kanary.errors import KanaryError
 
 PORTS = range(7350, 7370)
@@ -25,11 +27,14 @@ class Running:
 
     url: str
     """What to open in a browser, the token included."""
+    base_url: str
+    """What clients of OpenAI's interface are given; their key is the token."""
 
     def __init__(self, service: Service, access: Access, listening: socket.socket) -> None:
         self.service, self._socket = service, listening
         host, port = listening.getsockname()[:2]
         self.url = _url(host, port, access.token)
+        self.base_url = _url(host, port, None) + "v1"
         config = uvicorn.Config(
             create_app(service, access),
             http="h11",
@@ -74,10 +79,11 @@ class Running:
         self.stop()
 
 
-def start(library: Library, host: str, port: int | None, token: str | None) -> Running:
+def start(library: Library, host: str, port: int | None, token: str | None, watching: Sequence[str] = ()) -> Running:
     """Listens at ``host`` and answers from a thread of its own; see :func:`kanary.serve`."""
     access = access_to(host, token)
-    return Running(Service(library), access, _listen(host, port)).start()
+    refuse_unknown(library, watching)
+    return Running(Service(library, watching), access, _listen(host, port)).start()
 
 
 def access_to(host: str, token: str | None) -> Access:

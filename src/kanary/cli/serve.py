@@ -11,6 +11,8 @@ HELP = """Look at runs in the browser: every feature, search, any text you type,
 
     kanary serve                       every run in the folder runs
 
+    kanary serve runs/first --watch lying      OpenAI clients get the watch's values; their base URL is printed
+
 The features shown are those that `kanary index RUN` has looked for. Nothing leaves this machine, and nobody else can look:
 the server listens at 127.0.0.1. With another --host other machines can reach it, if they know the token in the address that
 is printed.
@@ -33,8 +35,22 @@ def command(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Numbers the model computes with: auto, float32, bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1.")] = "auto",
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(help="A watch that answers at /v1 carry the values of; may be repeated.", show_default=False),
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     from kanary.app.serve import serve
 
-    serve(*(runs or ()), host=host, port=port, token=token, model=model, dtype=dtype, device=device, browser=browser)
+    serve(
+        *(runs or ()),
+        host=host,
+        port=port,
+        token=token,
+        model=model,
+        dtype=dtype,
+        device=device,
+        watch=watch or (),
+        browser=browser,
+    )

@@ -110,10 +110,7 @@ class Watch:
 
     def edits(self, sae: str) -> tuple[Edit, ...]:
         """What it steers with, where its SAE is called ``sae``."""
-        return tuple(
-            replace(edit, sae=sae, when=None if edit.when is None else replace(edit.when, sae=sae))
-            for edit in self.steer
-        )
+        return named(self.steer, sae)
 
     def refuse_other(self, sae: SAE) -> None:
         """Raises :class:`KanaryError` unless this is the SAE that the watch was made for."""
@@ -146,6 +143,12 @@ class Watch:
             return cls(**fields)
         except (KeyError, TypeError, ValueError) as error:
             raise KanaryError(f"{where} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def named(edits: Sequence[Edit], sae: str) -> tuple[Edit, ...]:
+    """The same edits of, and under conditions on, an SAE called ``sae``."""
+    whens = [None if edit.when is None else replace(edit.when, sae=sae) for edit in edits]
+    return tuple(replace(edit, sae=sae, when=when) for edit, when in zip(edits, whens, strict=True))
 
 
 def save(watch: Watch, run: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,121 @@
+"""A new watch: from labelled texts, and a feature or several, or none, to a threshold and how often it is wrong."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kanary.errors import KanaryError
+from kanary.interventions.edits import Edit
+from kanary.interventions.generation import Batch, Request
+from kanary.interventions.prompts import prompt_ids
+from kanary.interventions.steer import Steering
+from kanary.interventions.steerable import Steerable
+from kanary.interventions.threshold import Scored, choose, codes_on, measure, split
+from kanary.interventions.watch import Action, Watch
+from kanary.interventions.writing import watched, write
+from kanary.lm import LanguageModel
+from kanary.sae import SAE
+
+STEPS = 48
+"""Tokens over which the latency is the median."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled texts: a watch is to go off in the positive ones and be silent in the negative ones."""
+
+    positive: Sequence[str]
+    negative: Sequence[str]
+
+
+def make_watch(
+    panel: Steerable,
+    sae: str,
+    name: str,
+    weights: Mapping[int, float] | None,
+    examples: Examples,
+    *,
+    false_alarms: float = 0.01,
+    on_alarm: Action = "log",
+    steer: Sequence[Edit] = (),
+    webhook: str | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> Watch:
+    """A watch whose threshold is chosen on half of the examples and measured on the other half.
+
+    Args:
+        sae: which of the panel's SAEs.
+        weights: latent -> weight; None takes the one feature that prompt search finds best on the half to choose on.
+        false_alarms: the share of negative texts that may raise an alarm.
+        steer: what to do from an alarm on, where ``on_alarm`` is ``steer``.
+        seed: of the halves.
+
+    Raises:
+        KanaryError: too few examples of either kind, no such feature, or something that :class:`Watch` refuses.
+    """
+    if not 0 <= false_alarms < 1:
+        raise KanaryError(f"false_alarms={false_alarms} is a share of texts: at least 0 and below 1.")
+    chosen_positive, held_positive = split(examples.positive, "positive", seed)
+    chosen_negative, held_negative = split(examples.negative, "negative", seed)
+    if both := set(examples.positive) & set(examples.negative):
+        raise KanaryError(f"{min(both)[:60]!r} is a positive and a negative text.")
+    lm, which = panel.lm, panel.saes[sae]
+    if weights is None:
+        weights = {best_feature(lm, which, chosen_positive, chosen_negative): 1.0}
+    pairs = tuple((panel.latent(sae, latent), float(weight)) for latent, weight in weights.items())
+    action: dict[str, Any] = {"on_alarm": on_alarm, "steer": tuple(steer), "webhook": webhook}
+    draft = Watch(name, sae, which.digest(), pairs, 0.0, false_alarms, **action)
+    Steering(panel, list(draft.edits(sae)))  # refuses what cannot be done now, not at the first alarm
+
+    def scored(positive: Sequence[str], negative: Sequence[str]) -> Scored:
+        return Scored(*(values(lm, which, draft, texts, quiet=quiet) for texts in (positive, negative)))
+
+    choosing = scored(chosen_positive, chosen_negative)
+    threshold = choose(choosing, false_alarms)
+    return replace(
+        draft,
+        threshold=threshold,
+        chosen=measure(choosing, threshold, seed),
+        measured=measure(scored(held_positive, held_negative), threshold, seed),
+        latency_ms=latency(panel, draft, held_positive[0]),
+    )
+
+
+def values(lm: LanguageModel, sae: SAE, watch: Watch, texts: Sequence[str], *, quiet: bool = True) -> list[Tensor]:
+    """The watch's value on every token that counts, a ``[tokens]`` float64 tensor per text."""
+    weights = torch.tensor([weight for _, weight in watch.weights], dtype=torch.float64)
+    return [codes @ weights for codes in codes_on(lm, sae, watch.latents, texts, quiet=quiet)]
+
+
+def best_feature(lm: LanguageModel, sae: SAE, positive: Sequence[str], negative: Sequence[str]) -> int:
+    """The feature that prompt search finds to stand out most in the positive texts.
+
+    Raises:
+        KanaryError: none does.
+    """
+    from kanary.interventions.prompt_search import search_prompts
+
+    found = search_prompts(lm, sae, positive, negative)
+    for row in found.found:
+        if row.side == "positive":
+            return int(row.latent)
+    raise KanaryError("No feature stands out in the positive texts: name one with --feature, or give more texts.")
+
+
+def latency(panel: Steerable, watch: Watch, prompt: str) -> float:
+    """Milliseconds from when a token is drawn until its value is known: the median over one stream."""
+    batch = Batch(panel)
+    ids = tuple(prompt_ids(panel.lm, prompt).tolist())[: max(2, panel.lm.context - STEPS)]
+    request = Request(ids, tokens=STEPS, ends=False, watched=watched([watch]))
+    times: list[float] = []
+    for piece in write(batch, request, [watch]):
+        if piece.written:
+            times.append(time.perf_counter())
+    return 1000 * median(b - a for a, b in pairwise(times)) if len(times) > 2 else 0.0
