@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kanary.features.index import FeatureIndex
     from kanary.features.options import IndexConfig
     from kanary.interventions.attribution import attribute
+    from kanary.interventions.prompt_search import search_prompts
     from kanary.interventions.steer import steer
     from kanary.jobs import Run, train
     from kanary.lm import LanguageModel, load_model
@@ -36,6 +37,7 @@ _HOMES = {
     "kanary.features.index": ["FeatureIndex"],
     "kanary.features.options": ["IndexConfig"],
     "kanary.interventions.attribution": ["attribute"],
+    "kanary.interventions.prompt_search": ["search_prompts"],
     "kanary.interventions.steer": ["steer"],
     "kanary.jobs": ["Run", "train"],
     "kanary.lm": ["LanguageModel", "load_model"],
@@ -69,6 +71,7 @@ __all__ = [
     "load_plugin",
     "open_text",
     "part",
+    "search_prompts",
     "serve",
     "steer",
     "train",

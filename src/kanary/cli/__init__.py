@@ -17,6 +17,7 @@ COMMANDS = (
     "serve",
     "export",
     "attribute",
+    "search-prompts",
     "demo",
     "study",
     "check",
@@ -59,7 +60,7 @@ def _build() -> typer.Typer:
     """
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     for name in COMMANDS:
-        module = import_module(f"kanary.cli.{name}")
+        module = import_module(f"kanary.cli.{name.replace('-', '_')}")
         command = module.command
         if hasattr(module, "fields"):  # fast because only the command that runs imports its room
             command = flags(**module.fields())(command) if name == asked else _stand_in

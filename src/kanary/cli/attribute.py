@@ -9,7 +9,7 @@ from kanary.errors import KanaryError
 
 if TYPE_CHECKING:
     from kanary.interventions.attributed import Attribution
-    from kanary.interventions.opening import Opened
+    from kanary.interventions.steerable import Steerable
     from kanary.interventions.targets import LatentTarget
 
 HELP = """Show which features, at which tokens, raise a prediction.
@@ -51,12 +51,12 @@ def command(
 ) -> None:
     from kanary.files import write_json
     from kanary.interventions.attribution import attribute
-    from kanary.interventions.opening import open_run
+    from kanary.interventions.steerable import Steerable
 
-    opened = open_run(run, model=model, device=device)
+    opened = Steerable.open(run, model=model, device=device)
     found = attribute(
         opened.lm,
-        opened.one(sae),
+        opened.saes[opened.name(sae)],
         prompt,
         token=token,
         against=against,
@@ -72,14 +72,14 @@ def command(
         typer.echo(line)
 
 
-def _target(opened: "Opened", latent: int | None, of: str | None) -> "LatentTarget | None":
+def _target(opened: "Steerable", latent: int | None, of: str | None) -> "LatentTarget | None":
     from kanary.interventions.targets import LatentTarget
 
     if latent is None and of is None:
         return None
     if latent is None or of is None:
         raise KanaryError("Give --latent and --of together: the number of a latent and the name of its SAE.")
-    return LatentTarget(opened.one(of), latent)
+    return LatentTarget(opened.saes[opened.name(of)], latent)
 
 
 def _lines(found: "Attribution", top: int) -> list[str]:

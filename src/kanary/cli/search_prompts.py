@@ -1,0 +1,108 @@
+"""``kanary search-prompts``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kanary.errors import KanaryError
+
+if TYPE_CHECKING:
+    from kanary.evaluation.result import Metric
+    from kanary.interventions.prompt_search import PromptSearch
+
+HELP = """Find the features that tell two lists of prompts apart.
+
+    kanary search-prompts runs/first --positive rude.txt --negative polite.txt
+
+    kanary search-prompts runs/first --concept honesty.lie
+
+A list is a text file with a prompt on every line, at least 8. Features are chosen on half of the prompts and judged on the
+rest, with intervals; features that fire at the start of every sentence, at one position, or all the time are left out and
+named. The line about shuffled lists says what chance alone would find.
+
+With **--concept**, a concept of the labelled corpus, the rank of the latent that stands for it is told; without lists, the
+prompts are passages with the concept, and the same passages without it.
+"""
+
+
+def command(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or an SAE's folder.", show_default=False)],
+    positive: Annotated[Path | None, typer.Option(help="Prompts that have it, one a line.", show_default=False)] = None,
+    negative: Annotated[Path | None, typer.Option(help="Prompts that lack it, one a line.", show_default=False)] = None,
+    concept: Annotated[str | None, typer.Option(help="A concept of the labelled corpus.", show_default=False)] = None,
+    pool: Annotated[
+        str, typer.Option(help="A latent's value in a prompt: max, mean or last, over its tokens.")
+    ] = "max",
+    by: Annotated[
+        str, typer.Option(help="Score to list by: mean_difference, rank_share, auroc or cohens_d.")
+    ] = "auroc",
+    top: Annotated[int, typer.Option(help="Features of each side.")] = 10,
+    pairs: Annotated[int, typer.Option(help="Prompts of each kind that --concept makes.")] = 64,
+    sae: Annotated[
+        str | None, typer.Option(help="Name of the SAE, where the run has several.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the halves and the intervals.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="The language model, if it has moved.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1.")] = "auto",
+) -> None:
+    from kanary.files import write_json
+    from kanary.interventions.concept_prompts import concept_prompts
+    from kanary.interventions.prompt_search import read_list, refuse_prompts, search_prompts
+    from kanary.interventions.steerable import Steerable
+
+    if positive and negative:
+        lists = read_list(positive), read_list(negative)
+    elif positive or negative or not concept:
+        raise KanaryError("Give both --positive FILE and --negative FILE, or --concept NAME alone.")
+    else:
+        lists = concept_prompts(concept, pairs, seed)
+    refuse_prompts(*lists)
+    opened = Steerable.open(run, model=model, device=device)
+    options = {"by": by, "top": top, "concept": concept, "seed": seed}
+    found = search_prompts(opened.lm, opened.saes[opened.name(sae)], *lists, pool=pool, **options, quiet=False)  # type: ignore[arg-type]
+    if out:
+        write_json(out, found.to_json())
+    for line in _lines(found):
+        typer.echo(line)
+
+
+def _lines(found: "PromptSearch") -> list[str]:
+    sizes = ", ".join(f"{a} {side} prompts and {b} held out" for side, (a, b) in found.prompts.items())
+    lines = [f"Features at {found.site} ({found.where}), chosen on {sizes}. Numbers are those of the held-out ones."]
+    for side in ("positive", "negative"):
+        lines += ["", f"Stronger in the {side} prompts, best first by {found.by}:", ""]
+        lines.append(
+            f"{'feature':>9}  {'AUROC':<18}{'difference':<21}{'rank share':<21}{'d':<19}{'fires in +/−':<14}strongest at"
+        )
+        for each in (each for each in found.found if each.side == side):
+            scores = each.held_out
+            cells = f"{_metric(scores['auroc'], 2):<18}{_metric(scores['mean_difference'], 2):<21}"
+            cells += f"{_metric(scores['rank_share'], 3):<21}{_metric(scores['cohens_d'], 1):<19}"
+            fires = f"{each.fires[0]:.0%} / {each.fires[1]:.0%}"
+            lines.append(f"{each.latent:>9}  {cells}{fires:<14}{_around(each.strongest.tokens, each.strongest.at)}")
+    control = found.control
+    lines += [
+        "",
+        f"By chance, with shuffled lists: AUROC {control.value:.2f} ({control.low:.2f} to {control.high:.2f}).",
+    ]
+    for left in found.left_out:
+        lines.append(f"Left out: feature {left.latent}, {left.why}: {left.says}.")
+    if found.truth:
+        truth = found.truth
+        ranks = ", ".join(f"{rank:,} by {score}" for score, rank in truth.ranks.items())
+        out = f"; it is left out: {truth.left_out}" if truth.left_out else ""
+        lines.append(
+            f"The latent that stands for {truth.concept} is {truth.latent} (F1 {truth.f1:.2f}); its rank is {ranks}{out}."
+        )
+    return lines
+
+
+def _metric(metric: "Metric", digits: int) -> str:
+    return f"{metric.value:.{digits}f} ({metric.low:.{digits}f}–{metric.high:.{digits}f})"
+
+
+def _around(tokens: tuple[str, ...], at: int) -> str:
+    before, after = "".join(tokens[max(0, at - 4) : at]), "".join(tokens[at + 1 : at + 3])
+    return f"{before}[{tokens[at]}]{after}".replace("\n", "↵")
