@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import kanary
 from feature_runs import build, make_run, stories
@@ -70,6 +71,21 @@ def test_the_table_has_a_row_per_feature(index: kanary.FeatureIndex, tmp_path: P
         feature = index[int(row["latent"])]
         assert int(row["fired"]) == feature.fired
         assert float(row["density"]) == feature.density
+
+
+def test_parquet_holds_the_same_table_with_types(index: kanary.FeatureIndex, tmp_path: Path) -> None:
+    options = ("--csv", tmp_path / "t.csv", "--parquet", tmp_path / "t.parquet")
+    assert command("export", index.folder, "--features", "0:5,47", *options).code == 0
+    plain = list(csv.DictReader((tmp_path / "t.csv").open(encoding="utf-8", newline="")))
+    typed = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [row["latent"] for row in typed] == [0, 1, 2, 3, 4, 47]
+    for row, text in zip(typed, plain, strict=True):
+        assert row.keys() == text.keys()
+        for name, value in row.items():
+            said = " ".join(map(repr, value)) if isinstance(value, list) else "" if value is None else str(value)
+            assert text[name] == said, name
+    assert typed[-1]["mean_active"] is None
+    assert all(isinstance(token, str) for token in typed[0]["raises"])
 
 
 def test_neuronpedia_gets_every_example_with_its_losses(index: kanary.FeatureIndex, tmp_path: Path) -> None:

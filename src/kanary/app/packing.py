@@ -64,7 +64,7 @@ def _feature(feature: Mapping[str, Any], text: _Text) -> dict[str, Any]:
     logits = feature["logits"]
     if logits:
         logits = logits | {"histogram": _ends(logits["histogram"])}
-    return _short(
+    found: dict[str, Any] = _short(
         {
             **feature,
             "histogram": feature["histogram"]["counts"],
@@ -78,6 +78,7 @@ def _feature(feature: Mapping[str, Any], text: _Text) -> dict[str, Any]:
             },
         }
     )
+    return found
 
 
 def _ends(histogram: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ HELP = """Write features of a run's index into files to send, keep or import els
     kanary export runs/first --features alive:500 --csv features.csv --neuronpedia upload
 
 **--html** is one page that opens from disk, without a network, and shows what `kanary serve` shows of these features.
-**--csv** has a row per feature. **--neuronpedia** writes the files of its bulk import, with what removing the latent does to
-every token's loss.
+**--csv** and **--parquet** have a row per feature. **--svg** and **--png** draw every feature and each part of it, for papers;
+PNG needs `pip install "kanary[figures]"`. **--neuronpedia** writes the files of its bulk import, with what removing the latent
+does to every token's loss.
 
 `kanary index RUN` comes first.
 """
@@ -31,25 +32,38 @@ def command(
     ] = None,
     html: Annotated[Path | None, typer.Option(help="A page that opens offline.", show_default=False)] = None,
     csv: Annotated[Path | None, typer.Option(help="A table.", show_default=False)] = None,
+    parquet: Annotated[Path | None, typer.Option(help="The same table, with types.", show_default=False)] = None,
+    svg: Annotated[Path | None, typer.Option(help="Folder for figures.", metavar="DIR", show_default=False)] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for figures as pixels.", metavar="DIR", show_default=False)
+    ] = None,
     neuronpedia: Annotated[
         Path | None, typer.Option(help="Folder for Neuronpedia's import.", metavar="DIR", show_default=False)
     ] = None,
 ) -> None:
     from kanary.app.export import write_html
-    from kanary.features.formats import write_csv, write_neuronpedia
+    from kanary.features.figures import write_png, write_svg
+    from kanary.features.formats import write_csv, write_neuronpedia, write_parquet
     from kanary.features.index import FeatureIndex
     from kanary.features.lists import listed
 
-    if not (html or csv or neuronpedia):
-        raise KanaryError("Say what to write: --html FILE, --csv FILE or --neuronpedia DIR.")
+    if not (html or csv or parquet or svg or png or neuronpedia):
+        raise KanaryError(
+            "Say what to write: --html FILE, --csv FILE, --parquet FILE, --svg DIR, --png DIR or --neuronpedia DIR."
+        )
     index = FeatureIndex.open(run, sae)
     latents = listed(index, features)
     if html:
         write_html(index, latents, html)
         typer.echo(f"{len(latents):,} features are in {html}, which opens without a network.")
-    if csv:
-        write_csv(index, latents, csv)
-        typer.echo(f"{len(latents):,} features are in {csv}.")
+    for path, write in ((csv, write_csv), (parquet, write_parquet)):
+        if path:
+            write(index, latents, path)
+            typer.echo(f"{len(latents):,} features are in {path}.")
+    for folder, draw in ((svg, write_svg), (png, write_png)):
+        if folder:
+            draw(index, latents, folder)
+            typer.echo(f"Figures of {len(latents):,} features are in {folder}.")
     if neuronpedia:
-        folder = write_neuronpedia(index, latents, neuronpedia)
-        typer.echo(f"{len(latents):,} features are in {folder}, as Neuronpedia imports them.")
+        made = write_neuronpedia(index, latents, neuronpedia)
+        typer.echo(f"{len(latents):,} features are in {made}, as Neuronpedia imports them.")

@@ -22,24 +22,46 @@ from kanary.files import write_atomic, write_text
 
 BATCH = 1024
 """Features per file."""
+COLUMNS = (
+    {"latent": "int", "label": "str", "fired": "int", "tokens": "int", "density": "float", "maximum": "float"}
+    | {"mean_active": "float", "concept": "str", "concept_f1": "float", "concept_n": "int", "score": "float"}
+    | {"score_name": "str", "score_low": "float", "score_high": "float", "score_n": "int"}
+    | {"raises": "list", "lowers": "list", "fires_on": "list"}
+)
+"""Of the table, and their types."""
 _TOP = -1
 """What stands for the interval of the strongest examples."""
 
 
 def write_csv(index: FeatureIndex, latents: Iterable[int], path: Path) -> None:
-    """One row per feature: numbers, label, best concept, tokens it writes for and fires on."""
+    """One row per feature: numbers, label, best concept, tokens it writes for and fires on, each quoted."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(
-        [
-            *("latent", "label", "fired", "tokens", "density", "maximum", "mean_active"),
-            *("concept", "concept_f1", "concept_n", "score", "score_name", "score_low", "score_high", "score_n"),
-            *("raises", "lowers", "fires_on"),
-        ]
-    )
+    rows.writerow(COLUMNS)
     for latent in latents:
-        rows.writerow(["" if value is None else value for value in _row(index[latent])])
+        rows.writerow(["" if value is None else _cell(value) for value in _row(index[latent])])
     write_text(path, text.getvalue())
+
+
+def write_parquet(index: FeatureIndex, latents: Iterable[int], path: Path) -> None:
+    """The table of :func:`write_csv`, with types; tokens as lists."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = zip(*(_row(index[latent]) for latent in latents), strict=True)
+    types = {"int": pa.int64(), "float": pa.float64(), "str": pa.string(), "list": pa.list_(pa.string())}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    table = pa.table(arrays, schema=schema)
+
+    def write(partial: Path) -> None:
+        parquet.write_table(table, partial)
+
+    write_atomic(path, write)
+
+
+def _cell(value: Any) -> Any:
+    return " ".join(map(repr, value)) if isinstance(value, list) else value
 
 
 def _row(feature: Feature) -> list[Any]:
@@ -52,8 +74,8 @@ def _row(feature: Feature) -> list[Any]:
         feature.mean_active,
         *(concept.get(key) for key in ("concept", "f1", "n")),
         *(score.get(key) for key in ("value", "name", "low", "high", "n")),
-        *(" ".join(repr(one["token"]) for one in logits[side]) for side in ("positive", "negative")),
-        " ".join(repr(example.tokens[example.focus]) for example in strongest),
+        *([one["token"] for one in logits[side]] for side in ("positive", "negative")),
+        [example.tokens[example.focus] for example in strongest],
     ]
 
 

@@ -5,6 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from kanary.features.feature import Example, Feature
+from kanary.features.glyphs import visible
 
 if TYPE_CHECKING:
     from kanary.features.index import FeatureIndex
@@ -21,7 +22,7 @@ def feature_html(feature: Feature) -> str:
     if feature.logits:
         for name in ("positive", "negative"):
             tokens = ", ".join(
-                f"<code>{_visible(row['token'])}</code> {row['value']:+.2f}" for row in feature.logits[name]
+                f"<code>{escape(visible(row['token']))}</code> {row['value']:+.2f}" for row in feature.logits[name]
             )
             parts.append(f"<div>{name} logits: {tokens}</div>")
     rows = "".join(_row(feature.examples[i], feature.maximum) for i in feature.top[:SHOWN])
@@ -55,7 +56,7 @@ def _row(example: Example, maximum: float) -> str:
 
 
 def _token(text: str, value: float, maximum: float, bold: bool) -> str:
-    shown = _visible(text)
+    shown = escape(visible(text))
     shown = f"<b>{shown}</b>" if bold else shown
     if not value:
         return shown
@@ -73,7 +74,3 @@ def _bars(feature: Feature) -> str:
         for i, n in enumerate(counts)
     )
     return f"<svg width='300' height='40' role='img' aria-label='histogram of values' fill='#888'>{bars}</svg>"
-
-
-def _visible(text: str) -> str:
-    return escape("".join(c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in text.replace("\n", "↵")))
