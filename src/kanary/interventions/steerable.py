@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kanary.errors import KanaryError, nearest
-from kanary.evaluation.inputs import open_saes, refuse_other_model
-from kanary.features.vocabulary import shown, token_bytes
+from kanary.evaluation.inputs import open_saes, refuse_other_model, refuse_other_tokenizer
 from kanary.interventions.edits import Condition, Edit, Vector
+from kanary.interventions.prompts import token_texts
 from kanary.interventions.ranges import Ranges, find_ranges, measure_ranges
 from kanary.lm import LanguageModel, load_model
 from kanary.sae import SAE
@@ -68,11 +68,14 @@ class Steerable:
         """The SAEs of a run with the model that they were trained on; ``more`` as for the class."""
         saes = open_saes(run)
         known = next(iter(saes.values())).config.trained_on
-        if not (model or known.get("model")):
+        source = model or known.get("model")
+        if not isinstance(source, str):
             raise KanaryError(f"{run} does not say which model it was trained with; give --model.")
-        lm = load_model(
-            str(model or known["model"]), revision=None if model else known.get("revision"), dtype=dtype, device=device
-        )
+        if not model and Path(source).is_absolute() and not Path(source).exists():
+            raise KanaryError(f"{run} was trained with the model {source}, which is not there any more: give --model.")
+        lm = load_model(source, revision=None if model else known.get("revision"), dtype=dtype, device=device)
+        for name, sae in saes.items():
+            refuse_other_tokenizer(name, sae, lm)
         return cls(lm, saes, **more)
 
     def name(self, sae: str | None) -> str:
@@ -131,7 +134,7 @@ class Steerable:
     @cached_property
     def words(self) -> list[str]:
         """The text of every token of the vocabulary."""
-        return [shown(data) for data in token_bytes(self.lm)]
+        return token_texts(self.lm, range(self.lm.vocab_size))
 
 
 def _opened(saes: SAEs | None) -> dict[str, SAE]:

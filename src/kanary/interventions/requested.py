@@ -1,0 +1,75 @@
+"""What ``kanary steer`` is asked for, in words, as edits; and what it leaves behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kanary.errors import KanaryError, nearest
+from kanary.files import write_json, write_text
+from kanary.interventions.edits import Edit
+from kanary.interventions.presence import Presence, by_concept
+from kanary.interventions.side_by_side import UNSTEERED, Table
+from kanary.interventions.steerable import Steerable
+from kanary.interventions.strength import by_first, sweep
+
+KINDS = ("add", "set", "scale", "ablate", "project_out")
+
+
+def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: str, unit: str) -> list[Edit]:
+    """``["12", "topk:7"]`` with a strength each, or one for all.
+
+    Raises:
+        KanaryError: a feature that is no number, another number of strengths, an unknown kind.
+    """
+    if kind not in KINDS:
+        raise KanaryError(f"--kind {kind}: {nearest(kind, KINDS)}")
+    if not features:
+        raise KanaryError("Name at least one feature: --feature 12.")
+    if len(strengths) not in (1, len(features)):
+        raise KanaryError(
+            f"--strength was given {len(strengths)} times for {len(features)} features: give one, or one each."
+        )
+    amounts = list(strengths) * (len(features) if len(strengths) == 1 else 1)
+    found: list[Edit] = []
+    for written, amount in zip(features, amounts, strict=True):
+        name, _, number = written.rpartition(":")
+        if not number.strip().isdecimal():
+            raise KanaryError(f"--feature {written}: give its number, such as 12, or NAME:12.")
+        amount = 1.0 if kind == "project_out" and strengths == [2.0] else amount
+        found.append(Edit(int(number), kind, amount, unit=unit, sae=name or None))  # type: ignore[arg-type]
+    return found
+
+
+def write_sweep(
+    panel: Steerable,
+    edits: Sequence[Edit],
+    prompts: Sequence[str],
+    concept: str | None,
+    folder: Path | None,
+    **options: Any,
+) -> str:
+    """Sweeps, leaves ``sweep.json``, ``sweep.svg`` and ``texts.html`` in ``folder``, and says what was found.
+
+    Args:
+        concept: of the labelled corpus, by which presence is judged; None: by the first feature.
+        options: as of :func:`kanary.interventions.strength.sweep`.
+    """
+    presence: Presence = by_first(panel, edits)
+    if concept is not None:
+        presence = by_concept(panel.lm, concept, presence.sites[0])
+    found = sweep(panel, edits, prompts, presence=presence, **options)
+    lines = [f"Presence: {found.measure}.", "strength  presence  fluency  score  perplexity  repetition"]
+    for p in found.points:
+        mark = "  ← recommended" if p.strength == found.best else ""
+        lines.append(
+            f"{p.strength:8g}  {p.presence.value:8.3f}  {p.fluency.value:7.3f}  {p.score.value:5.3f}  "
+            f"{p.perplexity:10.2f}  {p.repetition.value:10.3f}{mark}"
+        )
+    lines.append(found.says())
+    if folder is not None:
+        columns = tuple(UNSTEERED if p.strength == 0 else f"{p.strength:g}" for p in found.points)
+        write_json(folder / "sweep.json", found.to_json())
+        write_text(folder / "sweep.svg", found.svg())
+        Table(columns, tuple(zip(*found.texts, strict=True))).write(folder / "texts.html")
+        lines.append(f"Curve, numbers and texts are in {folder}.")
+    return "\n".join(lines)
