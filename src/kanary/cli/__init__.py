@@ -15,6 +15,7 @@ COMMANDS = (
     "compare",
     "index",
     "serve",
+    "steer",
     "export",
     "attribute",
     "search-prompts",
