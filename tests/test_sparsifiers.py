@@ -261,6 +261,13 @@ def test_a_target_l0_is_reached(kind: str, target: float) -> None:
     assert reached == pytest.approx(target, rel=0.1)
 
 
+def test_thresholds_reach_a_target_l0_in_a_short_training_without_the_penalty_running_away() -> None:
+    config = config_for("jumprelu", width=128, batch=64, tokens=64 * 250, target_l0=6.0, lr=5e-4)
+    learner, stats = train_on(planted(20_000, d_model=32, features=128, active=16), config)
+    assert sum(s.l0 for s in stats[-30:]) / 30 == pytest.approx(6.0, rel=0.15)
+    assert float(learner.sae.sparsifier.strength) < 100 * learner.sae.sparsifier.initial_strength()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns_something_in_a_few_hundred_steps(kind: str) -> None:
     config = TrainConfig(sae=kind, width=64, batch=128, tokens=128 * 300, lr=3e-3, revive="none")

@@ -52,7 +52,7 @@ class Part(nn.Module):
         """Called before every training step; schedules live here."""
 
     def paces(self, step: int, steps: int) -> dict[str, float]:
-        """Share of the learning rate at which some parameters learn, by name; those not named learn at all of it."""
+        """Times the learning rate at which some parameters learn, by name; those not named learn at all of it."""
         return {}
 
     @torch.no_grad()

@@ -11,6 +11,10 @@ from kanary.config import option
 from kanary.sae.parts import Active, Decoder, part
 from kanary.sae.sparsifiers.relu import Penalised
 
+PACE = 10.0
+"""Thresholds learn so many times as fast as weights. At the weights' rate they cannot go as far as an L0 asks within a few
+hundred steps, and the penalty that is to drive them grows without bound meanwhile, at the cost of all else."""
+
 
 @dataclass(frozen=True)
 class JumpReLUOptions:
@@ -36,6 +40,9 @@ class JumpReLU(Penalised):
 
     def initial_strength(self) -> float:
         return self.options.l0_penalty
+
+    def paces(self, step: int, steps: int) -> dict[str, float]:
+        return {"threshold": PACE}
 
     def start(self) -> tuple[float, float]:
         return super().start()[0], self.options.threshold_start
