@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import random
 import re
 import sys
 import threading
@@ -47,6 +48,7 @@ class LLMServer:
         answer: request → content of the answer.
         fault: what goes wrong, call by call.
         delay: seconds that an answer takes.
+        spread: share of the delay by which it varies, up and down, by chance.
         limit: of calls; what is above is refused with 429.
         refuses: parts of a request to which the server says 400.
         logprobs: whether it tells probabilities when asked.
@@ -58,12 +60,14 @@ class LLMServer:
         *,
         fault: Fault = lambda number, body: None,
         delay: float = 0.0,
+        spread: float = 0.0,
         limit: Limit | None = None,
         refuses: tuple[str, ...] = (),
         logprobs: bool = True,
     ) -> None:
         self.answer, self.fault, self.delay, self.limit = answer, fault, delay, limit
         self.refuses, self.logprobs = refuses, logprobs
+        self.spread, self._chance = spread, random.Random(0)
         self.calls: list[Body] = []
         """Every request that came."""
         self.answered: list[Body] = []
@@ -140,7 +144,7 @@ class LLMServer:
             return await _send(writer, _error("no money", code="insufficient_quota"), 429)
         if fault == "hang":
             await asyncio.sleep(60)
-        await asyncio.sleep(self.delay)
+        await asyncio.sleep(self.delay * self._chance.uniform(1 - self.spread, 1 + self.spread))
         if fault == "not JSON":
             return await _send(writer, b'{"choices": [', 200)
         if fault == "no completion":
@@ -149,7 +153,7 @@ class LLMServer:
         if fault == "truncated":  # promises more than comes
             return await _send(writer, json.dumps(completion).encode(), 200, promised=10_000)
         if body.get("stream"):
-            whole = await _stream(writer, completion, cut=fault == "cut stream")
+            whole = await _stream(writer, completion, fault)
         else:
             whole = await _send(writer, json.dumps(completion).encode(), 200)
         self.answered.append(body)
@@ -207,8 +211,9 @@ async def _send(
     return promised is None
 
 
-async def _stream(writer: asyncio.StreamWriter, completion: Body, cut: bool) -> bool:
-    """Server-sent events, a few characters each, then the usage."""
+async def _stream(writer: asyncio.StreamWriter, completion: Body, fault: str | None) -> bool:
+    """Server-sent events, a few characters each, then the usage; cut in the middle, or broken off, if that is the fault."""
+    cut = fault in ("cut stream", "broken stream")
     writer.write(b"HTTP/1.1 200 .\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
     head = {name: completion[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     choice = completion["choices"][0]
@@ -224,9 +229,9 @@ async def _stream(writer: asyncio.StreamWriter, completion: Body, cut: bool) -> 
         _event(writer, json.dumps(head | {"choices": [end]}))
         _event(writer, json.dumps(head | {"choices": [], "usage": completion["usage"]}))
         _event(writer, "[DONE]")
-    writer.write(b"0\r\n\r\n")
+    writer.write(b"0\r\n\r\n" if fault != "broken stream" else b"9999\r\ndata: {")
     await writer.drain()
-    return True
+    return fault != "broken stream"
 
 
 def _event(writer: asyncio.StreamWriter, data: str) -> None:
@@ -316,7 +321,7 @@ _ANSWERS: dict[str, Callable[[str], Body]] = {
 
 if __name__ == "__main__":  # for a benchmark: a server in a process of its own; DELAY RATE BURST, ends with its input
     delay, rate, burst = (float(value) for value in sys.argv[1:4])
-    with LLMServer(rule_answerer, delay=delay, limit=Limit(rate, burst) if rate else None) as server:
+    with LLMServer(rule_answerer, delay=delay, spread=0.5, limit=Limit(rate, burst) if rate else None) as server:
         print(server.url, flush=True)
         sys.stdin.read()
         print(json.dumps({"calls": len(server.calls), "answered": len(server.answered), "most": server.most_in_flight}))

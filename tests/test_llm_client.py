@@ -129,8 +129,9 @@ def test_passing_troubles_are_tried_again(fault: str) -> None:
     assert (len(server.calls), spent.calls, spent.retries, spent.failures) == (3, 1, 2, 0)
 
 
-def test_a_stream_that_ends_early_is_tried_again() -> None:
-    with LLMServer(lambda body: RIGHT, fault=on(1, does="cut stream")) as server:
+@pytest.mark.parametrize("fault", ["cut stream", "broken stream", "not JSON", "500"])
+def test_a_stream_that_ends_early_is_tried_again(fault: str) -> None:
+    with LLMServer(lambda body: RIGHT, fault=on(1, does=fault)) as server:
         found, spent = asked(server, stream=True)
     assert found == [pytest.approx([6.8, 0.2])]
     assert spent.retries == 1

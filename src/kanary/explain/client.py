@@ -7,6 +7,7 @@ import email.utils
 import json
 import os
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -146,7 +147,8 @@ class Client:
     async def _send(self, sent: dict[str, Any]) -> Any:
         completions = self._openai.chat.completions
         if self.endpoint.stream:
-            return await joined(await completions.create(**sent))
+            async with completions.with_streaming_response.create(**sent) as response:
+                return await joined(_lines(response))
         raw = await completions.with_raw_response.create(**sent)
         return json.loads(raw.content)  # fast because no object is built for every alternative of every token
 
@@ -195,6 +197,14 @@ class Client:
         line = " ".join(f"{text or str(error) + cause}".split())
         line = line if self._key == _NO_KEY else line.replace(self._key, "…")
         return line if len(line) <= 200 else f"{line[:200]}…"
+
+
+async def _lines(response: Any) -> AsyncIterator[str]:
+    try:
+        async for line in response.iter_lines():
+            yield line
+    except Exception as error:  # of the HTTP library beneath openai, which is another one from version to version
+        raise Malformed(f"the stream broke off ({type(error).__name__})") from error
 
 
 def _paid(reservation: Reservation, found: Answer) -> Any:

@@ -1,5 +1,6 @@
 """Chat completions as they travel: what is sent, and what of the reply is kept."""
 
+import json
 import math
 from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Any
@@ -74,23 +75,29 @@ def answer(reply: Any, tokens_in: int) -> Answer:
         raise Malformed(f"the reply is not a chat completion ({type(error).__name__}: {error})") from error
 
 
-async def joined(chunks: AsyncIterable[Any]) -> dict[str, Any]:
-    """The reply that a stream brought in pieces.
+async def joined(lines: AsyncIterable[str]) -> dict[str, Any]:
+    """The reply that a stream of server-sent events brought in pieces.
 
     Raises:
-        Malformed: it ended before the answer did.
+        Malformed: it ended before the answer did, or is no such stream.
     """
     text: list[str] = []
     tokens: list[Any] = []
     usage: Any = None
     reason: str | None = None
-    async for chunk in chunks:
-        piece = chunk.model_dump()
-        usage = piece.get("usage") or usage
-        for choice in piece.get("choices") or []:
-            text.append((choice.get("delta") or {}).get("content") or "")
-            tokens += (choice.get("logprobs") or {}).get("content") or []
-            reason = choice.get("finish_reason") or reason
+    async for line in lines:
+        data = line.removeprefix("data:").strip()
+        if data == line.strip() or data == "[DONE]":  # other fields, comments and empty lines
+            continue
+        try:
+            piece = json.loads(data)
+            usage = piece.get("usage") or usage
+            for choice in piece.get("choices") or []:
+                text.append((choice.get("delta") or {}).get("content") or "")
+                tokens += (choice.get("logprobs") or {}).get("content") or []
+                reason = choice.get("finish_reason") or reason
+        except (AttributeError, RecursionError, TypeError, ValueError) as error:
+            raise Malformed(f"the stream holds what is not part of a chat completion ({data[:40]})") from error
     if reason is None:
         raise Malformed("the stream ended before the answer did")
     choice = {"message": {"content": "".join(text)}, "finish_reason": reason, "logprobs": {"content": tokens}}
