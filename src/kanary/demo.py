@@ -17,7 +17,7 @@ from kanary.jobs import free_folder, train
 from kanary.lm.load import BUNDLED
 
 SITE, WIDTH, L0 = "resid_post.3", 1024, 32
-TOKENS, BATCH, JUDGED, LOSSES, CONCEPTS = 500_000, 1024, 30_000, 10_000, 50_000
+TOKENS, BATCH, JUDGED, LOSSES, CONCEPTS = 300_000, 1024, 30_000, 10_000, 40_000
 SHOWN = (
     "script.arabic",
     "script.hebrew",
@@ -99,6 +99,7 @@ def lines(found: Demo) -> Iterator[str]:
     yield f"It took {found.seconds:.0f} seconds. What to do next:"
     folder = shlex.quote(str(evaluation.folder))
     yield f"  open {folder}/report.html                what every number means, beside its controls"
+    yield f"  kanary index {folder} --tokens 200K      then kanary serve {folder}: every feature in the browser"
     yield f"  kanary check {folder}                    is anything silently wrong?"
     yield f"  kanary info {folder}                     what the folder holds"
     yield "  kanary train --model YOURS --site resid_post.8 --text YOURS.parquet     your own model and text"
