@@ -143,6 +143,6 @@ def _spread(ordered: Ints, count: int, draw: np.random.Generator) -> Ints:
     """``count`` of the pieces, one at random from each of so many even runs of their order."""
     if len(ordered) <= count:
         return ordered
-    ends = np.linspace(0, len(ordered), count + 1)
-    at: Ints = (ends[:-1] + draw.random(count) * np.diff(ends)).astype(np.int64)
+    ends = np.linspace(0, len(ordered), count + 1).astype(np.int64)  # whole numbers, so that no piece is in two runs
+    at: Ints = ends[:-1] + (draw.random(count) * np.diff(ends)).astype(np.int64)
     return ordered.take(at)

@@ -7,6 +7,7 @@ import numpy as np
 
 from kanary.explain.embedding import Embedding
 from kanary.explain.patterns import PatternRule
+from kanary.explain.statistics import pearson
 from kanary.explain.types import Excerpt, Explanation, Failed, Rubric, Rule, Values
 
 Marks = Sequence[Sequence[int]]
@@ -41,9 +42,9 @@ class RuleJudge:
     async def rubric(self, explanation: Explanation, excerpts: Sequence[Excerpt]) -> Rubric:
         """By what the rule explains: its correlation with the activations, and whether it looks beyond the token."""
         rule = _rule(explanation)
-        predicted, true = np.concatenate(rule.values(excerpts)), np.concatenate([e.activations for e in excerpts])
-        varies = predicted.std() > 0 and true.std() > 0
-        r = float(np.corrcoef(predicted, true)[0, 1]) if varies else 0.0
+        predicted = [each.astype(np.float64) for each in rule.values(excerpts)]
+        true = [each.activations.astype(np.float64) for each in excerpts]
+        r = pearson(predicted, true, np.random.default_rng(0)).value or 0.0
         grade = 1 + int(np.searchsorted([0.2, 0.4, 0.6, 0.8], r, side="right"))
         reason = f"the rule's values correlate with the activations, r = {r:.2f}"
         if grade <= 2 or not isinstance(rule, PatternRule) or not rule.patterns:

@@ -1,7 +1,7 @@
 """The text of an index cut into pieces, and where some latents fire in them: what all evidence is drawn from.
 
-One pass of the model and the SAE over the windows of the index. A piece is a stretch of one document of at most ``LENGTH``
-tokens, none of them special; the pieces do not depend on any latent. Memory: 9 bytes per firing of the latents asked for,
+One pass of the model and the SAEs over the windows of the index. A piece is a stretch of one document, ``LENGTH`` tokens long,
+none of them special; the pieces do not depend on any latent. Memory: 9 bytes per firing of the latents asked for,
 about 220 bytes per piece, and on the labelled corpus 1 bit per token and concept.
 """
 
@@ -23,7 +23,7 @@ from kanary.text import TokenBatch
 from kanary.text.labelled.labels import Labels
 
 LENGTH = 32
-"""Tokens of a piece at most (delphi's default)."""
+"""Tokens of a piece (delphi's default); half of it, or a quarter, where documents are too short."""
 SHORTEST = 4
 """Shorter stretches are left out: nobody can judge them."""
 MOST_FIRINGS = 50_000_000
@@ -64,9 +64,16 @@ class Pool:
     """Pieces of text, halved by document, and the firings of some latents in them."""
 
     def __init__(
-        self, text: Text, pieces: Pieces, latents: Ints, found: "_Found", neighbours: dict[int, list[int]], seed: int
+        self,
+        text: Text,
+        pieces: Pieces,
+        latents: Ints,
+        found: "Found",
+        neighbours: dict[int, list[int]],
+        concepts: "ConceptMarks | None",
+        seed: int,
     ) -> None:
-        """Use :func:`read_pool`."""
+        """Use :func:`read_pools`."""
         self.text, self.pieces = text, pieces
         self.tokens = int(pieces.length.sum())
         self.test = _second_half(pieces.document, seed)
@@ -75,7 +82,7 @@ class Pool:
         self._found, self._neighbours = found, neighbours
         self._by_token = np.argsort(pieces.ids, axis=None, kind="stable").astype(np.int32)
         self._sorted_ids = pieces.ids.reshape(-1)[self._by_token]
-        self.concepts = found.concepts
+        self.concepts = concepts
 
     def firings(self, latent: int) -> Firings:
         """Raises KeyError for a latent that was not read."""
@@ -117,29 +124,36 @@ class ConceptMarks:
         return found
 
 
+@dataclass(frozen=True)
+class Subject:
+    """Latents of one SAE that are to be explained."""
+
+    sae: SAE
+    latents: Sequence[int]
+    alive: NDArray[np.bool_]
+    """``[d_sae]``: which latents fire at all; neighbours are looked for among them."""
+
+
 @torch.no_grad()
-def read_pool(
+def read_pools(
     text: Text,
     special_ids: Sequence[int],
     lm: LanguageModel,
-    sae: SAE,
-    latents: Sequence[int],
+    subjects: Sequence[Subject],
     *,
-    alive: NDArray[np.bool_],
     labels: str | None = None,
-    tokens: int = 300_000,
+    tokens: int = 200_000,
     batch: int = 16,
     seed: int = 0,
     show: Callable[[int], None] = lambda tokens: None,
-) -> Pool:
-    """Reads windows, evenly over ``text``, and keeps where ``latents`` and their neighbours fire.
+) -> list[Pool]:
+    """Reads windows, evenly over ``text``, once, and keeps for every subject where its latents and their neighbours fire.
 
     Args:
-        alive: ``[d_sae]``: which latents fire in the index; neighbours are looked for among them.
         labels: name of the labelled corpus, where that is the text and its concepts are wanted.
         tokens: how many to read, about.
         batch: windows per forward pass.
-        seed: of the halves.
+        seed: of the halves, which are the same for all subjects.
         show: told of the tokens of every batch.
 
     Raises:
@@ -147,49 +161,99 @@ def read_pool(
     """
     count = min(len(text.ids), max(1, -(-tokens // text.window)))
     windows = np.linspace(0, len(text.ids) - 1, count).round().astype(np.int64)
-    neighbours = _neighbours(sae, latents, alive)
-    wanted = np.unique(np.array([*latents, *(other for each in neighbours.values() for other in each)], np.int64))
     pieces = _cut(text, windows, special_ids)
     if len(np.unique(pieces.document)) < 2:
         raise KanaryError(
-            "The index has text of one document only: explanations need two, one to learn from, one to test."
+            "The text read has one document only: explanations need two, one to learn from, one to test on. "
+            "Read more of it (--tokens), or index a text of more documents."
         )
-    found = _read(text, windows, special_ids, lm, sae, wanted, pieces, labels, batch, show)
-    return Pool(text, pieces, wanted, found, neighbours, seed)
+    places = _places(text, windows, pieces)
+    readers = [_Reader(subject, places, text.window) for subject in subjects]
+    marker = _Marker(text, windows, labels, lm) if labels else None
+    for first, part in _batches(text, windows, special_ids, batch):
+        sites = list(dict.fromkeys(reader.site for reader in readers))
+        found = lm.capture(part.tokens, sites)
+        for reader in readers:
+            reader.add(first, found[reader.site], part.special)
+        if marker:
+            marker.add(first, part)
+        show(part.n_tokens)
+        if sum(reader.held for reader in readers) > MOST_FIRINGS:
+            break
+    concepts = marker.result() if marker else None
+    return [Pool(text, pieces, reader.wanted, reader.found(), reader.neighbours, concepts, seed) for reader in readers]
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """Firings in the order of row (the latent's number among those wanted), then of the text."""
 
     rows: NDArray[np.int32]
     piece: NDArray[np.int32]
     at: NDArray[np.uint8]
     values: NDArray[np.float32]
-    concepts: ConceptMarks | None
 
 
-def _neighbours(sae: SAE, latents: Sequence[int], alive: NDArray[np.bool_]) -> dict[int, list[int]]:
+class _Reader:
+    """Collects where the latents of one subject fire."""
+
+    def __init__(self, subject: Subject, places: Ints, window: int) -> None:
+        """``places``: of every token that is read, its place among the pieces' padded tokens."""
+        self.sae, self._places, self._window = subject.sae, places, window
+        self.site = str(subject.sae.config.trained_on["site"])
+        self.neighbours = _neighbours(subject)
+        others = [other for each in self.neighbours.values() for other in each]
+        self.wanted = np.unique(np.array([*subject.latents, *others], np.int64))
+        self._row_of = np.full(subject.sae.d_sae, -1, np.int32)
+        self._row_of[self.wanted] = np.arange(len(self.wanted))
+        self._parts: list[tuple[NDArray[np.int32], Ints, NDArray[np.float32]]] = []
+        self.held = 0
+
+    def add(self, first: int, x: torch.Tensor, special: torch.Tensor) -> None:
+        """``x [windows, window, d_model]``, the first of which is number ``first``."""
+        codes = self.sae.encode(x, special.to(x.device))
+        values = codes.values.detach().float().cpu().numpy()
+        rows = self._row_of[codes.indices.cpu().numpy()]
+        places = self._places[first * self._window + codes.rows().cpu().numpy()]
+        kept = (rows >= 0) & (places >= 0) & (values > 0)
+        self._parts.append((rows[kept], places[kept], values[kept]))
+        self.held += int(kept.sum())
+
+    def found(self) -> Found:
+        rows, places, values = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        order = np.argsort(rows, kind="stable")
+        places = places[order]
+        at = (places % LENGTH).astype(np.uint8)
+        return Found(rows[order], (places // LENGTH).astype(np.int32), at, values[order])
+
+
+def _neighbours(subject: Subject) -> dict[int, list[int]]:
     """Of every latent those with the most similar directions, itself left out, nearest first."""
-    others = np.flatnonzero(alive)
+    others = np.flatnonzero(subject.alive)
     if not len(others):
-        return {latent: [] for latent in latents}
-    which, _ = nearest(sae.W_dec[torch.as_tensor(list(latents))], sae.W_dec[torch.as_tensor(others)], _CANDIDATES)
-    rows = zip(latents, which, strict=True)
+        return {latent: [] for latent in subject.latents}
+    directions = subject.sae.W_dec
+    of, among = (torch.as_tensor(each, device=directions.device) for each in (list(subject.latents), others))
+    which, _ = nearest(directions[of], directions[among], _CANDIDATES)
+    rows = zip(subject.latents, which, strict=True)
     return {latent: [int(others[i]) for i in row if i >= 0 and others[i] != latent] for latent, row in rows}
 
 
 def _cut(text: Text, windows: Ints, special_ids: Sequence[int]) -> Pieces:
-    """Every stretch of a document without special tokens, cut into even parts of at most ``LENGTH`` tokens."""
+    """Stretches of one document without special tokens, cut into pieces that are all of one length.
+
+    Of one length because a longer piece holds more firings of any latent, whatever it means. What is left over is left out:
+    at the end of every second stretch, at the start of the others.
+    """
+    stretches = list(_stretches(text, windows, special_ids))
+    lengths = np.array([end - first for _, first, end, _, _ in stretches], np.int64)
+    whole = [LENGTH >> i for i in range(LENGTH.bit_length()) if LENGTH >> i >= SHORTEST]
+    kept = [int((lengths // each * each).sum()) for each in whole]
+    size = next((each for each, n in zip(whole, kept, strict=True) if 2 * n >= max(kept)), LENGTH)
     found = []
-    for window in windows.tolist():
-        documents, positions = text.places(window)
-        kept = (positions >= 0) & ~np.isin(text.ids[window], special_ids)
-        same = kept[1:] & kept[:-1] & (documents[1:] == documents[:-1])
-        edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
-        for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            if kept[first] and end - first >= SHORTEST:
-                ends = np.linspace(first, end, -(-(end - first) // LENGTH) + 1).astype(int).tolist()
-                found += [(window, a, b - a, documents[a], positions[a]) for a, b in pairwise(ends)]
+    for number, (window, first, end, documents, positions) in enumerate(stretches):
+        start = first + (end - first) % size * (number % 2)
+        starts = range(start, end - size + 1, size)
+        found += [(window, at, size, documents[at], positions[at]) for at in starts]
     columns = np.array(found, np.int64).reshape(-1, 5).T
     window, start, length, document, position = columns
     places = start[:, None] + np.arange(LENGTH)
@@ -205,45 +269,16 @@ def _cut(text: Text, windows: Ints, special_ids: Sequence[int]) -> Pieces:
     )
 
 
-def _read(
-    text: Text,
-    windows: Ints,
-    special_ids: Sequence[int],
-    lm: LanguageModel,
-    sae: SAE,
-    wanted: Ints,
-    pieces: Pieces,
-    labels: str | None,
-    batch: int,
-    show: Callable[[int], None],
-) -> _Found:
-    site = str(sae.config.trained_on["site"])
-    row_of = np.full(sae.d_sae, -1, np.int32)
-    row_of[wanted] = np.arange(len(wanted))
-    place_of = _places(text, windows, pieces)
-    marks = _Marker(text, windows, labels, lm) if labels else None
-    parts: list[tuple[NDArray[np.int32], Ints, NDArray[np.float32]]] = []
-    held = 0
-    for first, part in _batches(text, windows, special_ids, batch):
-        x = lm.capture(part.tokens, [site])[site]
-        codes = sae.encode(x, part.special.to(x.device))
-        rows = row_of[codes.indices.cpu().numpy()]
-        places = place_of[first * text.window + codes.rows().cpu().numpy()]
-        kept = (rows >= 0) & (places >= 0) & (codes.values.cpu().numpy() > 0)
-        parts.append((rows[kept], places[kept], codes.values.detach().float().cpu().numpy()[kept]))
-        if marks:
-            marks.add(first, part)
-        show(part.n_tokens)
-        held += int(kept.sum())
-        if held > MOST_FIRINGS:
-            break
-    rows, places, values = (np.concatenate(each) for each in zip(*parts, strict=True))
-    order = np.argsort(rows, kind="stable")
-    places = places[order]
-    at = (places % LENGTH).astype(np.uint8)
-    return _Found(
-        rows[order], (places // LENGTH).astype(np.int32), at, values[order], marks.result() if marks else None
-    )
+def _stretches(text: Text, windows: Ints, special_ids: Sequence[int]) -> Iterator[tuple[int, int, int, Ints, Ints]]:
+    """Window, start and end of every stretch of a document without special tokens; document and position of all tokens."""
+    for window in windows.tolist():
+        documents, positions = text.places(window)
+        kept = (positions >= 0) & ~np.isin(text.ids[window], special_ids)
+        same = kept[1:] & kept[:-1] & (documents[1:] == documents[:-1])
+        edges = np.flatnonzero(np.concatenate([[True], ~same, [True]]))
+        for first, end in pairwise(edges.tolist()):
+            if kept[first]:
+                yield window, first, end, documents, positions
 
 
 def _places(text: Text, windows: Ints, pieces: Pieces) -> Ints:

@@ -41,9 +41,11 @@ _TEMPLATES: tuple[tuple[tuple[What, int], ...], ...] = (
 )
 _PER_TEMPLATE = 40  # values of a template that explain most
 _EARLIER, _WITH_EARLIER = 24, 6  # words said before, and triggers that are tried with them
+_LEAD = 0.25
+"""A word said before is tried if it stands in so much larger a share of the excerpts in which the latent fires."""
 _STRICTNESS = (1.0, 0.25)
 """What a silent token costs: first patterns that are right more often than not, then those right in one of five cases."""
-_COST = 1.0
+_COST = 2.0
 """Of a pattern, in firing tokens: a rule stays short."""
 _PRIOR = 1.0  # tokens at the base rate that are added to every count
 
@@ -127,7 +129,7 @@ def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
     """Words said before: alone, and with the words on which the latent fires most."""
     words = grid.column("word")
     firing = fires.any(1)
-    present = np.unique(words[firing & True][words[firing] >= 0]) if firing.any() else np.zeros(0, np.int64)
+    present = np.unique(words[firing][words[firing] >= 0])
     if not len(present):
         return
     number = np.searchsorted(present, words).clip(0, len(present) - 1)
@@ -138,7 +140,8 @@ def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
     triggers, counts = np.unique(words[fires], return_counts=True)
     triggers = triggers[np.argsort(-counts, kind="stable")[:_WITH_EARLIER]]
     here = {int(word): words == word for word in triggers}
-    for word in present[np.argsort(-lead, kind="stable")[:_EARLIER]].tolist():
+    best = np.argsort(-lead, kind="stable")[:_EARLIER]
+    for word in present[best[lead[best] >= _LEAD]].tolist():
         condition = Condition("word", EARLIER, word)
         mask = grid.holds(condition)
         yield _Candidate((condition,), mask)

@@ -20,7 +20,15 @@ INTRUDERS = 10
 """Questions about an intruder per latent."""
 SET = 5
 """Excerpts in a question about an intruder: one of them does not belong, so that guessing is right in one of five."""
-CHANCE = {"detection": 0.5, "fuzzing": 0.5, "intruder": 1 / SET, "simulation": 0.0, "examples": 0.5, "surprisal": 0.5}
+CHANCE = {
+    "detection": 0.5,
+    "fuzzing": 0.5,
+    "intruder": 1 / SET,
+    "simulation": 0.0,
+    "examples": 0.5,
+    "surprisal": 0.5,
+    "contrastive": 0.5,
+}
 """What guessing scores."""
 
 Floats = NDArray[np.float64]
@@ -41,12 +49,12 @@ class Detection:
 
     async def score(self, explanation: Explanation, evidence: Evidence, judge: Judge) -> Score:
         draw = np.random.default_rng([self.seed, evidence.latent, 1])
-        positive, negative = (_some(each, self.most, draw) for each in (evidence.test.firing, evidence.test.negatives))
+        positive, negative = (some(each, self.most, draw) for each in (evidence.test.firing, evidence.test.negatives))
         order = draw.permutation(len(positive) + len(negative))
         both = [*positive, *negative]
         answers = np.full(len(both), np.nan)
         answers[order] = await judge.holds(explanation, [both[i] for i in order])
-        return _separated(self.name, judge.name, answers[: len(positive)], answers[len(positive) :], draw)
+        return separated(self.name, judge.name, answers[: len(positive)], answers[len(positive) :], draw)
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,14 @@ class Fuzzing:
 
     async def score(self, explanation: Explanation, evidence: Evidence, judge: Judge) -> Score:
         draw = np.random.default_rng([self.seed, evidence.latent, 2])
-        excerpts = _some(evidence.test.firing, self.most, draw)
+        excerpts = some(evidence.test.firing, self.most, draw)
         excerpts = tuple(excerpts[i] for i in draw.permutation(len(excerpts)))
         excerpts = tuple(e for e in excerpts if (e.activations <= 0).any())
         true = [i % 2 == 0 for i in range(len(excerpts))]
         marks = [marked(e) if right else _wrong(e, draw) for e, right in zip(excerpts, true, strict=True)]
         answers = np.array(await judge.marked(explanation, excerpts, marks), np.float64)
         right = np.array(true, bool)
-        return _separated(self.name, judge.name, answers[right], answers[~right], draw)
+        return separated(self.name, judge.name, answers[right], answers[~right], draw)
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Simulation:
     async def score(self, explanation: Explanation, evidence: Evidence, judge: Judge) -> Score:
         draw = np.random.default_rng([self.seed, evidence.latent, 4])
         top = evidence.test.top[: self.most]
-        random = _some(evidence.test.spread, self.most, draw) + _some(evidence.test.silent, self.most, draw)
+        random = some(evidence.test.spread, self.most, draw) + some(evidence.test.silent, self.most, draw)
         excerpts = top + random
         simulated = await judge.values(explanation, excerpts)
         pairs = [
@@ -157,7 +165,7 @@ class Examples:
         known = [self._vectors(each).mean(0) for each in (evidence.train.firing, evidence.train.silent)]
         contrast = known[0] - known[1]
         positive, negative = (self._vectors(e) @ contrast for e in (evidence.test.firing, evidence.test.negatives))
-        return _separated(self.name, "tf-idf", positive.astype(np.float64), negative.astype(np.float64), draw, at=0.0)
+        return separated(self.name, "tf-idf", positive.astype(np.float64), negative.astype(np.float64), draw, at=0.0)
 
     def _vectors(self, excerpts: Sequence[Excerpt]) -> NDArray[np.float32]:
         return self.embedding.of([e.text for e in excerpts])
@@ -195,14 +203,14 @@ def _wrong(excerpt: Excerpt, draw: np.random.Generator, count: int | None = None
     return sorted(draw.choice(silent, min(max(1, wanted), len(silent)), replace=False).tolist())
 
 
-def _some(excerpts: Sequence[Excerpt], most: int, draw: np.random.Generator) -> tuple[Excerpt, ...]:
+def some(excerpts: Sequence[Excerpt], most: int, draw: np.random.Generator) -> tuple[Excerpt, ...]:
     """``most`` of them at random, in their order; all if there are no more."""
     if len(excerpts) <= most:
         return tuple(excerpts)
     return tuple(excerpts[i] for i in np.sort(draw.choice(len(excerpts), most, replace=False)))
 
 
-def _separated(
+def separated(
     name: str, judge: str, positive: Floats, negative: Floats, draw: np.random.Generator, at: float = 0.5
 ) -> Score:
     """``at``: the answer above which it is a yes."""

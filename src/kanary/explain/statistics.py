@@ -124,4 +124,4 @@ def _estimate(value: float, resampled: Floats, enough: bool) -> Estimate:
     if not enough or not len(resampled):
         return Estimate(value, None, None)
     low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(value, float(low), float(high))
+    return Estimate(value, round(float(low), 12), round(float(high), 12))

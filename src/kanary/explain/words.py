@@ -42,7 +42,7 @@ def title(rule: PatternRule) -> str | None:
     if not context:
         alike = [p for p in rule.patterns if p.chance >= SURE and _context(p) == () and p.conditions[0].what == "word"]
         if first.conditions[0].what in ("word", "token"):
-            names = list(dict.fromkeys(_name(rule, p.conditions[-1]) for p in (first, *alike)))
+            names = list(dict.fromkeys(_shown(_name(rule, p.conditions[-1])) for p in (first, *alike)))
             return ", ".join(names[:3])
         return " ".join(KINDS[first.conditions[0].value].split()[:3])
     condition = context[0]
@@ -50,15 +50,23 @@ def title(rule: PatternRule) -> str | None:
         return _name(rule, condition)
     if condition.what == "first":
         return "start of document"
-    before = {-1: "before"}.get(condition.where, "after")
-    return f"{before} {_name(rule, condition)}"
+    here = [c for c in first.conditions if c.where == 0]
+    if condition.where == 1 and here and here[0].what != "kind" and condition.what != "kind":
+        return f"{_shown(_name(rule, condition))} {_shown(_name(rule, here[0]))}"
+    before = "before" if condition.where == -1 else "after"
+    return f"{before} {_name_bare(rule, condition)}"
 
 
 def quoted(token: str) -> str:
     """A token between quotation marks, spaces at its ends left out, line breaks and other odd characters shown."""
+    return f"“{_shown(token)}”"
+
+
+def _shown(token: str) -> str:
     bare = token.strip(" ") or token
-    shown = "".join("↵" if c == "\n" else c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in bare)
-    return f"“{'␣' * len(shown) if not shown.strip(' ') else shown}”"
+    if not bare.strip(" "):
+        return "␣" * len(bare)
+    return "".join("↵" if c == "\n" else c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in bare)
 
 
 def _groups(rule: PatternRule, patterns: Sequence[Pattern]) -> list[str]:
@@ -115,6 +123,10 @@ def _name(rule: PatternRule, condition: Condition) -> str:
 
 def _name_or_kind(rule: PatternRule, condition: Condition) -> str:
     return KINDS[condition.value] if condition.what == "kind" else quoted(_name(rule, condition))
+
+
+def _name_bare(rule: PatternRule, condition: Condition) -> str:
+    return KINDS[condition.value].split()[-1] if condition.what == "kind" else _shown(_name(rule, condition))
 
 
 def _listed(items: Sequence[str], more: int = 0) -> str:

@@ -5,7 +5,7 @@ Every call opens the file, does one transaction and closes it, so that threads a
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,15 +89,24 @@ class Labels:
         Raises:
             KanaryError: no such latent, no text, or one that is too long.
         """
-        self._check(latent, text)
-        if not text.strip() or not by:
-            raise KanaryError(f"An explanation of latent {latent} needs a text and what it is by.")
-        made = _now()
-        row = (latent, by, text.strip(), title, made, json.dumps([dict(score) for score in scores], allow_nan=False))
+        self.add_explanations([(latent, text, by, scores, title)])
+
+    def add_explanations(
+        self, explanations: Iterable[tuple[int, str, str, Sequence[Mapping[str, Any]], str | None]]
+    ) -> None:
+        """Many at once: latent, text, by, scores and title of each, as for :meth:`add_explanation`; all or none."""
+        rows = []
+        for latent, text, by, scores, title in explanations:
+            self._check(latent, text)
+            if not text.strip() or not by:
+                raise KanaryError(f"An explanation of latent {latent} needs a text and what it is by.")
+            stored = json.dumps([dict(score) for score in scores], allow_nan=False)
+            rows.append((latent, by, text.strip(), title, _now(), stored))
         with self._writing() as file:
-            file.execute("INSERT OR REPLACE INTO explanations VALUES (?, ?, ?, ?, ?, ?)", row)
-            file.execute("DELETE FROM words WHERE latent = ? AND author = ?", (latent, by))
-            file.execute("INSERT INTO words VALUES (?, ?, ?)", (f"{title or ''} {text}".strip(), latent, by))
+            file.executemany("INSERT OR REPLACE INTO explanations VALUES (?, ?, ?, ?, ?, ?)", rows)
+            file.executemany("DELETE FROM words WHERE latent = ? AND author = ?", [row[:2] for row in rows])
+            words = [(f"{title or ''} {text}".strip(), latent, by) for latent, by, text, title, _, _ in rows]
+            file.executemany("INSERT INTO words VALUES (?, ?, ?)", words)
 
     def titles(self) -> dict[int, str]:
         """Latent -> the short text that lists show: people's own before the newest explanation's."""
