@@ -25,6 +25,7 @@ from kanary.app.rounding import rounded
 from kanary.app.search import LATEST, search, with_scores
 from kanary.app.search import Query as Search
 from kanary.app.streams import Desks
+from kanary.app.studying import add_studying
 from kanary.app.texts import Whole
 from kanary.app.watching import add_watching
 from kanary.errors import KanaryError
@@ -57,8 +58,8 @@ class Service:
     def __init__(self, library: Library, watching: Sequence[str] = ()) -> None:
         """``watching``: names of watches that are on for every text that clients of OpenAI's interface ask for."""
         self.library = library
-        self.reading, self.drawing, self.comparing = self.lanes = [
-            Lane(name, WAITING) for name in ("reading", "drawing", "comparing")
+        self.reading, self.drawing, self.comparing, self.studying = self.lanes = [
+            Lane(name, WAITING) for name in ("reading", "drawing", "comparing", "studying")
         ]
         self.orders, self.desks = Orders(library), Desks()
         self.openai = OpenAI(library, self.orders, self.reading, self.desks, watching)
@@ -95,7 +96,7 @@ def create_app(
         responses={422: {"model": Problem, "description": "A value that does not fit; other problems look alike"}},
     )
     answer_errors(app)
-    for add in (_add_saes, _add_features, _add_people, _add_live, _add_long, add_watching):
+    for add in (_add_saes, _add_features, _add_people, _add_live, _add_long, add_watching, add_studying):
         add(app, service)
     add_openai(app, service.openai)
     serve_page(app, static)

@@ -51,6 +51,8 @@ class Orders:
     def __init__(self, library: Library) -> None:
         self.library = library
         self._ranges: Kept[Ranges] = Kept(16)
+        self._fitting: Kept[None] = Kept(64)
+        """Watches that were held against the weights of their SAE, which takes a hash of all of them."""
 
     def of_page(self, entry: Entry, asked: Asked) -> Order:
         """For ``POST …/write``: not on the event loop, because it may load the model.
@@ -84,7 +86,7 @@ class Orders:
             raise Refused(
                 409, f"The watch {name!r} reads the SAE {watch.sae}, not {entry.own_name}.", "Choose that SAE."
             )
-        watch.refuse_other(self.library.sae(entry))
+        self._fitting.get((entry.version, watch), lambda: watch.refuse_other(self.library.sae(entry)))
         return watch
 
     def reads(self, entry: Entry, name: str) -> bool:

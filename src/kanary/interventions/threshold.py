@@ -81,10 +81,8 @@ def choose(scored: Scored, false_alarms: float) -> float:
     It lies half-way between the highest negative text that must be silent and the next text above it.
     """
     negative = sorted((_score(values) for values in scored.negative), reverse=True)
-    loudest = negative[math.floor(false_alarms * len(negative) + 1e-9)] if false_alarms < 1 else -math.inf
+    loudest = negative[min(math.floor(false_alarms * len(negative) + 1e-9), len(negative) - 1)]
     above = [score for score in (*map(_score, scored.positive), *negative) if score > loudest]
-    if loudest == -math.inf:
-        return min(above)
     return (loudest + min(above)) / 2 if above else math.nextafter(loudest, math.inf)
 
 
@@ -118,14 +116,17 @@ def _score(values: Tensor) -> float:
 
 def _auroc(positive: Tensor, negative: Tensor, seed: int) -> Rate:
     draws = generator("bootstrap of a watch", seed)
-    found = torch.tensor(
-        [
-            auroc(
-                positive[torch.randint(len(positive), (len(positive),), generator=draws)],
-                negative[torch.randint(len(negative), (len(negative),), generator=draws)],
-            )
-            for _ in range(RESAMPLES)
-        ]
-    )
-    low, high = found.quantile(torch.tensor([0.025, 0.975])).tolist()
+    # [positive, negative]: which of the two is above, ties half; a resample counts each pair as often as both were drawn
+    above = torch.sign(positive[:, None] - negative).add_(1).div_(2)
+    times = [_times(len(texts), draws) for texts in (positive, negative)]
+    found = ((times[0] @ above) * times[1]).sum(1) / above.numel()
+    low, high = found.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Rate(auroc(positive, negative), low, high, len(positive) + len(negative))
+
+
+def _times(n: int, draws: torch.Generator) -> Tensor:
+    """``[RESAMPLES, n]`` float64: how often each of ``n`` is drawn."""
+    drawn = torch.randint(n, (RESAMPLES, n), generator=draws)
+    return torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones_like(drawn, dtype=torch.float64)
+    )
