@@ -21,8 +21,10 @@ VIEWS = {
     "search": "#/s/demo/topk?q=rain",
     "live": "#/live/demo/topk?text=The+keeper+said+that+it+would+rain",
     "compare": "#/compare?sae=demo/topk&sae=demo/topk-s1",
-    "steer": "#/steer",
-    "watch": "#/watch",
+    "steer": "#/steer/demo/topk?prompt=It+is+said&f=12:4&f=30:-1",
+    "watch": "#/watch/demo/topk?prompt=It+is+said&w=lying",
+    "attribute": "#/attribute/demo/topk?prompt=Anna+went+home+because",
+    "prompts": "#/prompts/demo/topk",
     "unknown": "#/nowhere",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import page_data as data
+import page_running as running
 
 STATIC = Path(__file__).resolve().parent.parent / "src" / "kanary" / "app" / "static"
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".json": "application/json"}
@@ -34,6 +35,9 @@ class Page(ThreadingHTTPServer):
         self.failing: set[str] = set()  # ends of paths that answer 500
         self.slow: dict[str, float] = {}  # seconds that an end of a path takes
         self.asked: list[str] = []
+        self.watches: list[dict[str, Any]] = [running.watch("lying")]
+        self.pause = 0.0  # seconds between the pieces of a text that is written
+        self.left: list[int] = []  # pieces that readers took of texts which they did not wait for
 
     @property
     def url(self) -> str:
@@ -71,6 +75,23 @@ class Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError):  # the reader may have gone on
             self.wfile.write(raw)
 
+    def stream(self, events: list[dict[str, Any]]) -> None:
+        """Server-sent events, one after the other, until the reader leaves."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        for sent, event in enumerate(events):
+            try:
+                self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                self.wfile.flush()
+            except ConnectionError:
+                self.server.left.append(sent)
+                return
+            time.sleep(self.server.pause)
+
     def body(self) -> dict[str, Any]:
         length = int(self.headers.get("Content-Length") or 0)
         return dict(json.loads(self.rfile.read(length))) if length else {}
@@ -107,6 +128,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(
                 {"error": "the index of demo/topk is damaged", "fix": "Build it again: `kanary index runs/demo`"}, 500
             )
+            return
+        if url.path.endswith("/write"):
+            self.stream(running.events(body))
             return
         found = self.api(
             method, [unquote(part) for part in url.path.removeprefix("/api/").split("/")], parse_qs(url.query), body
@@ -169,6 +193,22 @@ class Handler(BaseHTTPRequestHandler):
                 return {} if server.lists.pop(title, None) is not None else None
             case ["live"]:
                 return server.live(body["text"])
+            case ["watches"]:
+                return server.watches
+            case ["watches", title] if method == "PUT":
+                server.watches.append(running.watch(title) | {"on_alarm": body["on_alarm"]})
+                return server.watches[-1]
+            case ["watches", title] if method == "DELETE":
+                server.watches = [watch for watch in server.watches if watch["name"] != title]
+                return {}
+            case ["traces", *which]:
+                return running.trace() if which else [running.trace_row()]
+            case ["sweep"]:
+                return running.sweep()
+            case ["attribute"]:
+                return running.attribution(body["prompt"])
+            case ["search-prompts"]:
+                return running.prompt_search()
         return None
 
 

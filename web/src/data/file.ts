@@ -37,6 +37,7 @@ export function fileSource(data: Embedded): Source {
 
   return {
     kind: 'file',
+    running: null,
     state: async () => ({ version: data.saes[0]?.kanary ?? '', runs: 0, live: false }),
     runs: async () => [],
     meta: async (sae) => {

@@ -1,5 +1,6 @@
 // The source that asks `kanary serve`. Columns and features are kept, so that going back and forth asks once.
 
+import { serverRunning } from './running';
 import { Trouble, type Source } from './source';
 import type { Columns, Feature, Human, Meta } from './types';
 
@@ -65,6 +66,7 @@ export function serverSource(): Source {
 
   return {
     kind: 'server',
+    running: serverRunning(ask),
     state: () => json('state'),
     runs: () => json('runs'),
     meta: (sae) => once(metas, sae, `saes/${sae}`),

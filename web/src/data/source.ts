@@ -1,11 +1,14 @@
 // Where features come from: a running server, or the data block inside an exported file. Views know only this.
 
+import type { Running } from './running';
 import type {
   Columns, Comparison, Document, Feature, Found, Human, Lists, Live, Meta, Run, Sae, State,
 } from './types';
 
 export interface Source {
   readonly kind: 'server' | 'file';
+  /** What needs a model that runs; a file has none. */
+  readonly running: Running | null;
   state(): Promise<State>;
   runs(): Promise<Run[]>;
   meta(sae: string): Promise<Meta>;

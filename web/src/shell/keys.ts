@@ -42,5 +42,6 @@ export const HELP: [keys: string, does: string][] = [
   ['o', 'open or close the example’s window'],
   ['d', 'the whole text of an example'],
   ['r', 'to the next place that repeats this example'],
-  ['Esc', 'close, unpin, show all'],
+  ['Ctrl Enter', 'let the model write (Steer, Watch)'],
+  ['Esc', 'close, unpin, show all; stop the model'],
 ];
