@@ -7,8 +7,8 @@ A server in a process of its own (``tests/llm_server.py``) stands for the endpoi
 - ``latency``: an answer takes ``--delay`` seconds, up to half as much more or less by chance, and the client keeps
   ``--in-flight`` calls under way; an endpoint that slow allows in-flight / delay calls a second.
 - ``stream``: the same with streamed answers.
-- ``limit``: answers come at once, but the endpoint takes ``--rate`` calls a second (a bucket of as many) and refuses the rest
-  with 429 and Retry-After.
+- ``limit``: an answer takes a quarter of that, but the endpoint takes ``--rate`` calls a second (a bucket of as many) and
+  refuses the rest with 429 and Retry-After.
 - ``rate``: the same endpoint, and a client that was told its rate (``per_minute``) and so is refused (nearly) nothing.
 
 ``x_allowed`` is the calls a second reached by those allowed, whole job, connections and first answers included; ``cpu_ms`` the
@@ -68,9 +68,9 @@ def lines(args: Any) -> Iterator[dict[str, Any]]:
     if "stream" in cases:
         yield measured("stream", args, slow, (args.delay, 0, 1), stream=True)
     if "limit" in cases:
-        yield measured("limit", args, args.rate, (0, args.rate, args.rate))
+        yield measured("limit", args, args.rate, (args.delay / 4, args.rate, args.rate))
     if "rate" in cases:
-        yield measured("rate", args, args.rate, (0, args.rate, args.rate), per_minute=60 * args.rate)
+        yield measured("rate", args, args.rate, (args.delay / 4, args.rate, args.rate), per_minute=60 * args.rate)
     if "cost" in cases:
         yield from costs(Price.parse(args.price))
 

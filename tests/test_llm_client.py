@@ -13,6 +13,7 @@ import pytest
 from kanary.errors import KanaryError
 from kanary.explain.asking import Answer, Message, Request, ask, expected_digit
 from kanary.explain.client import Client, Endpoint
+from kanary.explain.pacing import Pace
 from kanary.explain.schema import record, whole
 from kanary.explain.spending import BudgetSpent, Price, Spent
 from kanary.explain.types import Failed
@@ -214,9 +215,16 @@ def test_so_many_calls_are_in_flight_and_no_more() -> None:
 
 
 def test_calls_a_minute_are_kept_to() -> None:
-    with LLMServer(lambda body: RIGHT) as server:
-        asked(server, 12, per_minute=600)  # one second's worth at once, then one every tenth of a second
-    assert server.times[-1] - server.times[0] >= 0.09
+    async def leave(pace: Pace) -> None:
+        async with pace.turn():
+            pass
+
+    async def work() -> float:
+        pace, start = Pace(500, 6000, 0.01), time.monotonic()
+        await asyncio.gather(*(leave(pace) for _ in range(150)))
+        return time.monotonic() - start
+
+    assert asyncio.run(work()) >= 0.48  # one second's worth, 100, at once, then one every hundredth of a second
 
 
 def test_an_endpoint_s_own_limit_costs_retries_but_no_answer() -> None:
@@ -225,6 +233,37 @@ def test_an_endpoint_s_own_limit_costs_retries_but_no_answer() -> None:
     assert all(isinstance(each, list) for each in found)
     assert (spent.calls, spent.failures) == (40, 0)
     assert spent.retries > 0
+
+
+def test_a_refusal_means_fewer_calls_in_flight_until_answers_come_again() -> None:
+    async def at_once(pace: Pace, refused: int = 0) -> int:
+        """How many of 20 calls are under way together; so many of them are then refused."""
+        inside, end = 0, asyncio.Event()
+
+        async def call() -> None:
+            nonlocal inside
+            async with pace.turn():
+                inside += 1
+                await end.wait()
+
+        tasks = [asyncio.ensure_future(call()) for _ in range(20)]
+        for _ in range(50):
+            await asyncio.sleep(0)
+        found = inside
+        for _ in range(refused):
+            pace.pause(0.05)
+        end.set()
+        await asyncio.gather(*tasks)
+        return found
+
+    async def work() -> list[int]:
+        pace = Pace(10, None, 0.01)
+        found = [await at_once(pace), await at_once(pace, refused=10), await at_once(pace)]
+        for _ in range(100):
+            pace.answered()
+        return [*found, await at_once(pace)]
+
+    assert asyncio.run(work()) == [10, 10, 8, 10]
 
 
 # --- money ----------------------------------------------------------------------------------------------------------
