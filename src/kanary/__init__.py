@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from kanary.evaluation.checks.check import check
     from kanary.evaluation.comparison.compare import compare
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
+    from kanary.explain.job import Explained, explain_features
+    from kanary.explain.options import ExplainConfig
     from kanary.features.build import index
     from kanary.features.index import FeatureIndex
     from kanary.features.options import IndexConfig
@@ -33,6 +35,8 @@ _HOMES = {
     "kanary.evaluation.checks.check": ["check"],
     "kanary.evaluation.comparison.compare": ["compare"],
     "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
+    "kanary.explain.job": ["Explained", "explain_features"],
+    "kanary.explain.options": ["ExplainConfig"],
     "kanary.features.build": ["index"],
     "kanary.features.index": ["FeatureIndex"],
     "kanary.features.options": ["IndexConfig"],
@@ -50,6 +54,8 @@ __all__ = [
     "SAE",
     "ActivationStore",
     "EvaluateConfig",
+    "ExplainConfig",
+    "Explained",
     "FeatureIndex",
     "HarvestConfig",
     "IndexConfig",
@@ -64,6 +70,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "explain_features",
     "grid",
     "harvest",
     "index",

@@ -14,6 +14,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "index",
+    "explain",
     "serve",
     "steer",
     "export",
