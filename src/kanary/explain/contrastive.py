@@ -6,7 +6,7 @@ percentile: the latent that tells half of a concept's pairs apart best is looked
 0.5 is chance at any width. What CE-Bench's code computes is given too, under its own name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kanary.errors import KanaryError
 from kanary.explain.statistics import Estimate, mean
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
@@ -23,6 +24,8 @@ from kanary.text.windows import encode
 
 CONCEPTS, PAIRS = 24, 8
 """Concepts, evenly over those that can be switched, and pairs of stories of each."""
+
+_TRIED = 64  # pairs of a concept, of which enough must differ where the model reads them
 
 Means = NDArray[np.float64]
 
@@ -80,27 +83,39 @@ def read_stories(
     """Runs the model once on every story; for each SAE its mean codes, special tokens left out.
 
     Args:
-        show: told of every pair.
+        show: told of pairs.
+
+    Raises:
+        KanaryError: the model reads so little that no story of a pair differs from the other there.
     """
     switched = [concept.name for concept in known().values() if concept.switch]
     which = [switched[i] for i in np.linspace(0, len(switched) - 1, min(concepts, len(switched))).round().astype(int)]
+    names: list[str] = []
     found: list[list[list[list[Means]]]] = [[] for _ in saes]
     for name in which:
-        told = list(islice(pairs(name, seed), per_concept))
-        for each in found:
-            each.append([])
-        for pair in told:
-            both = [_means(lm, saes, record.text) for record in pair]
+        told = list(islice(_pairs(lm, name, seed), per_concept))
+        show(per_concept)
+        if len(told) == per_concept:
+            names.append(name)
+            both = [[_means(lm, saes, ids) for ids in pair] for pair in told]
             for number, each in enumerate(found):
-                each[-1].append([one[number] for one in both])
-            show(1)
-    return [Stories(tuple(which), np.array(each)) for each in found]
+                each.append([[one[number] for one in pair] for pair in both])
+    if not names:
+        raise KanaryError(f"The stories differ only behind the {lm.context} tokens that {lm.name} can read.")
+    return [Stories(tuple(names), np.array(each)) for each in found]
 
 
-def _means(lm: LanguageModel, saes: Sequence[SAE], text: str) -> list[Means]:
-    ids = encode(lm, [text])[0][: lm.context - 1]
+def _pairs(lm: LanguageModel, concept: str, seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Token ids of pairs of stories, as far as the model can read them, that differ there."""
+    for pair in islice(pairs(concept, seed), _TRIED):
+        with_it, without = (encode(lm, [record.text])[0][: lm.context - 1] for record in pair)
+        if with_it != without:
+            yield with_it, without
+
+
+def _means(lm: LanguageModel, saes: Sequence[SAE], ids: Sequence[int]) -> list[Means]:
     first = [lm.bos_id] if lm.bos_id is not None else []
-    tokens = torch.tensor([[*first, *ids]])
+    tokens = torch.tensor([[*first, *ids]], device=lm.device)
     sites = [str(sae.config.trained_on["site"]) for sae in saes]
     x = lm.capture(tokens, list(dict.fromkeys(sites)))
     found = []
