@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from kanary.explain.pool import LENGTH, Found, Pieces, Pool
 from kanary.explain.vocabulary import Vocabulary
+from runs import small, write_stories
 
 WORDS = [f" word{i}" for i in range(120)] + [" piece", " of", " cake", " 7", " 8", " 9", ".", "\n"]
 PIECE, OF, CAKE, SEVEN, DOT = (WORDS.index(word) for word in (" piece", " of", " cake", " 7", "."))
@@ -80,3 +82,13 @@ def pool(latents: Sequence[Fires], documents: int = 120, per_document: int = 5, 
     neighbours = {latent: [(latent + 1) % len(latents)] for latent in range(len(latents))}
     text: Any = Words()
     return Pool(text, pieces, np.arange(len(latents)), found, neighbours, None, seed)
+
+
+def indexed(model: Path, folder: Path) -> Path:
+    """A trained and indexed run of a tiny SAE."""
+    from kanary import index, train
+
+    text = write_stories(folder / "stories.jsonl", 400)
+    train(**small(model, text, out=str(folder / "run")), quiet=True)
+    index(folder / "run", tokens=4000, effects="none", quiet=True)
+    return folder / "run"

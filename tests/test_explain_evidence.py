@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from explain_world import CAKE, DOT, OF, PIECE, SEVEN, VOCABULARY, after, on, pool
+from explain_world import CAKE, DOT, OF, PIECE, SEVEN, VOCABULARY, after, indexed, on, pool
 from kanary.explain.evidence import TEST, gather
 from kanary.explain.pool import LENGTH, Subject, read_pools
 from kanary.explain.rule import RuleExplainer, learn
@@ -19,7 +19,7 @@ from kanary.explain.words import sentence, title
 from kanary.features.index import FeatureIndex
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
-from runs import kanary, small, write_stories
+from runs import kanary
 
 WORLD = pool([after(PIECE, OF), on(CAKE), on(SEVEN), on(DOT, CAKE)])
 
@@ -78,14 +78,7 @@ def test_evidence_depends_on_its_seed_and_on_nothing_else_that_is_asked() -> Non
 @pytest.fixture(scope="module")
 def run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained and indexed run. Not to be changed."""
-    folder = tmp_path_factory.mktemp("explain")
-    text = write_stories(folder / "stories.jsonl", 400)
-    fields = small(tiny_llama, text, out=str(folder / "run"))
-    from kanary import index, train
-
-    train(**fields, quiet=True)
-    index(folder / "run", tokens=4000, effects="none", quiet=True)
-    return folder / "run"
+    return indexed(tiny_llama, tmp_path_factory.mktemp("explain"))
 
 
 def test_a_pool_holds_what_the_sae_does_at_every_token(run: Path, tiny_lm: LanguageModel) -> None:

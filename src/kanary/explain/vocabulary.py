@@ -47,7 +47,7 @@ class Vocabulary:
     word: NDArray[np.int32]
     """``[vocab]``: the same number for tokens that differ in case and outer spaces alone."""
     names: tuple[str, ...]
-    """Of the words, by number."""
+    """Of the words, by number; as they are written where that is always the same, in lower case otherwise."""
     kind: NDArray[np.int32]
     """``[vocab]``: a number of ``KINDS``."""
 
@@ -55,11 +55,14 @@ class Vocabulary:
     def of(cls, texts: tuple[str, ...], special_ids: frozenset[int] = frozenset()) -> "Vocabulary":
         numbers: dict[str, int] = {}
         words = [numbers.setdefault(_word(text), len(numbers)) for text in texts]
+        written: dict[int, set[str]] = {}
+        for text, word in zip(texts, words, strict=True):
+            written.setdefault(word, set()).add(text.strip() or text)
         kinds = ["special tokens" if id in special_ids else kind_of(text) for id, text in enumerate(texts)]
         return cls(
             texts,
             np.array(words, np.int32),
-            tuple(numbers),
+            tuple(min(written[i]) if len(written[i]) == 1 else word for word, i in numbers.items()),
             np.array([KINDS.index(kind) for kind in kinds], np.int32),
         )
 

@@ -1,7 +1,6 @@
 """A rule in words: the sentence that a person reads, and a title of three words at most."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from kanary.explain.patterns import EARLIER, Condition, Pattern, PatternRule
 from kanary.explain.vocabulary import KINDS
@@ -9,6 +8,8 @@ from kanary.explain.vocabulary import KINDS
 SURE = 0.5
 """A pattern is told as what the latent fires on if it is right more often than not."""
 _SHOWN, _TOKENS, _LESS, _LOGITS = 5, 6, 3, 5
+_WORTH = 0.03
+"""Of the firing must be explained by what is told after the first."""
 
 
 def sentence(rule: PatternRule, positive_logits: Sequence[str]) -> str:
@@ -17,15 +18,12 @@ def sentence(rule: PatternRule, positive_logits: Sequence[str]) -> str:
     less = [pattern for pattern in rule.patterns if pattern.chance < SURE]
     covered = sum(pattern.covers for pattern in sure)
     if sure:
-        groups = _groups(rule, sure)
-        parts = [f"Fires {'; '.join(groups[:_SHOWN])}{_others(groups, _SHOWN)}"]
+        parts = [f"Fires {_told(rule, sure, _SHOWN)}"]
         parts[0] += f" ({covered:.0%} of its firing)." if covered > 0 else "."
         if less:
-            groups = _groups(rule, less)
-            parts.append(f"At times {'; '.join(groups[:_LESS])}{_others(groups, _LESS)}.")
+            parts.append(f"At times {_told(rule, less, _LESS)}.")
     elif less:
-        groups = _groups(rule, less)
-        parts = [f"No clear pattern; at times {'; '.join(groups[:_SHOWN])}{_others(groups, _SHOWN)}."]
+        parts = [f"No clear pattern; at times {_told(rule, less, _SHOWN)}."]
     else:
         parts = ["No pattern in its tokens or in what stands before them."]
     if tokens := _visible(positive_logits):
@@ -34,24 +32,23 @@ def sentence(rule: PatternRule, positive_logits: Sequence[str]) -> str:
 
 
 def title(rule: PatternRule) -> str | None:
-    """Three words at most, of the pattern that explains most."""
-    if not rule.patterns or rule.patterns[0].chance < SURE:
+    """Three words at most, of the patterns with one context that explain most together; None where none is sure."""
+    sure = [pattern for pattern in rule.patterns if pattern.chance >= SURE]
+    if not sure:
         return None
-    first = max(rule.patterns, key=lambda pattern: pattern.covers * (pattern.chance >= SURE))
-    context = [c for c in first.conditions if c.where != 0 or c.what in ("concept", "first")]
+    context, group = _by_context(sure)[0]
+    here = [c for p in group for c in p.conditions if c not in context]
     if not context:
-        alike = [p for p in rule.patterns if p.chance >= SURE and _context(p) == () and p.conditions[0].what == "word"]
-        if first.conditions[0].what in ("word", "token"):
-            names = list(dict.fromkeys(_shown(_name(rule, p.conditions[-1])) for p in (first, *alike)))
-            return ", ".join(names[:3])
-        return " ".join(KINDS[first.conditions[0].value].split()[:3])
-    condition = context[0]
+        if here[0].what == "kind":
+            return " ".join(KINDS[here[0].value].split()[:3])
+        names = list(dict.fromkeys(_shown(_name(rule, c)) for c in here if c.what != "kind"))[:3]
+        return (", " if all(any(map(str.isalnum, name)) for name in names) else " ").join(names)
+    condition = min(context, key=lambda c: (c.what != "concept", abs(c.where)))
     if condition.what == "concept":
-        return _name(rule, condition)
+        return " ".join(_name(rule, condition).split()[:3])
     if condition.what == "first":
         return "start of document"
-    here = [c for c in first.conditions if c.where == 0]
-    if condition.where == 1 and here and here[0].what != "kind" and condition.what != "kind":
+    if condition.where == 1 and condition.what != "kind" and here and here[0].what != "kind":
         return f"{_shown(_name(rule, condition))} {_shown(_name(rule, here[0]))}"
     before = "before" if condition.where == -1 else "after"
     return f"{before} {_name_bare(rule, condition)}"
@@ -69,16 +66,30 @@ def _shown(token: str) -> str:
     return "".join("↵" if c == "\n" else c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in bare)
 
 
-def _groups(rule: PatternRule, patterns: Sequence[Pattern]) -> list[str]:
-    """Phrases that begin with "on", "after" or "where", patterns with the same context in one; most covered first."""
-    ordered = sorted(patterns, key=_context)
-    groups = [(context, list(group)) for context, group in groupby(ordered, key=_context)]
-    groups.sort(key=lambda each: -sum(pattern.covers for pattern in each[1]))
-    return [_phrase(rule, context, group) for context, group in groups]
+def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> str:
+    """Phrases that begin with "on", "after", "before" or "where", most covered first; the least are only counted."""
+    groups = _by_context(patterns)
+    worth = [
+        (context, group)
+        for i, (context, group) in enumerate(groups[:most])
+        if i == 0 or sum(pattern.covers for pattern in group) >= _WORTH
+    ]
+    phrases = list(dict.fromkeys(_phrase(rule, context, group) for context, group in worth))
+    more = sum(len(group) for _, group in groups) - sum(len(group) for _, group in worth)
+    rest = f"; and {more} other pattern{'s' * (more > 1)}" if more else ""
+    return "; ".join(phrases) + rest
+
+
+def _by_context(patterns: Sequence[Pattern]) -> list[tuple[tuple[Condition, ...], list[Pattern]]]:
+    """Patterns with the same context together, the group that covers most first, and so within it."""
+    groups: dict[tuple[Condition, ...], list[Pattern]] = {}
+    for pattern in sorted(patterns, key=lambda pattern: -pattern.covers):
+        groups.setdefault(_context(pattern), []).append(pattern)
+    return sorted(groups.items(), key=lambda item: -sum(pattern.covers for pattern in item[1]))
 
 
 def _phrase(rule: PatternRule, context: tuple[Condition, ...], group: Sequence[Pattern]) -> str:
-    triggers = [c for p in sorted(group, key=lambda p: -p.covers) for c in p.conditions if c not in context]
+    triggers = [c for pattern in group for c in pattern.conditions if c not in context]
     kinds = [KINDS[c.value] for c in triggers if c.what == "kind"]
     names = list(dict.fromkeys(quoted(_name(rule, c)) for c in triggers if c.what != "kind"))
     shown = [*kinds, *names][:_TOKENS]
@@ -133,11 +144,6 @@ def _listed(items: Sequence[str], more: int = 0) -> str:
     if more:
         return f"{', '.join(items)} and {more} more"
     return ", ".join(items[:-1]) + f" and {items[-1]}" if len(items) > 1 else "".join(items)
-
-
-def _others(groups: Sequence[str], shown: int) -> str:
-    more = len(groups) - shown
-    return f"; and {more} other pattern{'s' * (more > 1)}" if more > 0 else ""
 
 
 def _visible(tokens: Sequence[str]) -> list[str]:
