@@ -322,7 +322,8 @@ def test_a_permuted_copy_is_a_twin_latent_by_latent(run: Path, tiny_llama: Path,
     twin.load_state_dict(state)
     twin.save_pretrained(tmp_path / "other" / "sae")
     index = build(run, twins=[str(tmp_path / "other"), str(run)])  # itself is no twin
-    assert index.meta["twins"] == [{"run": str(tmp_path / "other"), "sae": "topk"}]
+    digest = SAE.from_pretrained(tmp_path / "other").digest()  # known by it, wherever its run is moved to
+    assert index.meta["twins"] == [{"run": str(tmp_path / "other"), "sae": "topk", "digest": digest}]
     for latent in (0, 9, 33):
         (found,) = index[latent].twins
         assert found["latent"] == order.tolist().index(latent)

@@ -64,5 +64,5 @@ export default defineConfig({
       output: { entryFileNames: 'app.js', assetFileNames: 'app[extname]', codeSplitting: false },
     },
   },
-  server: { proxy: { '/api': 'http://127.0.0.1:8000' } },
+  server: { proxy: { '/api': 'http://127.0.0.1:7350' } },
 });

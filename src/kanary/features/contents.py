@@ -127,7 +127,7 @@ class Contents:
     def _columns(self) -> dict[str, Array]:
         totals = self.totals
         sums = torch.from_numpy(totals.total), torch.from_numpy(totals.squares)
-        self.about["neurons"] = self.neurons.kind
+        self.about |= {"neurons": self.neurons.kind, "neurons_correlated": self.neurons.counts}
         columns: dict[str, Array] = {
             "fired": totals.fired,
             "maximum": totals.maximum,
@@ -146,7 +146,9 @@ class Contents:
         size = self.sae.d_sae
         r = correlated(Text(self.read.chunks, 0, 0, special), (size, size), NEAR, itself=True)
         self.about["correlated"] = {"exact": r.exact, "tokens": r.tokens}
-        self.about["twins"] = [{"run": twin.run, "sae": twin.name} for twin in self.twins]
+        self.about["twins"] = [
+            {"run": twin.run, "sae": twin.name, "digest": twin.sae.digest()} for twin in self.twins
+        ]
         return {
             "similar": similar,
             "similar_cosines": cosines,

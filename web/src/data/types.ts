@@ -71,6 +71,7 @@ export interface Neighbours {
 export interface Twin {
   run: string;
   sae: string;
+  digest?: string; // of the SAE, wherever its run has been moved to
   latent: number;
   cosine: number | null;
   correlation: number | null;
