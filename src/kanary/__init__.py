@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kanary.features.index import FeatureIndex
     from kanary.features.options import IndexConfig
     from kanary.interventions.attribution import attribute
+    from kanary.interventions.hunt import hunt
     from kanary.interventions.prompt_search import search_prompts
     from kanary.interventions.steer import steer
     from kanary.jobs import Run, train
@@ -41,6 +42,7 @@ _HOMES = {
     "kanary.features.index": ["FeatureIndex"],
     "kanary.features.options": ["IndexConfig"],
     "kanary.interventions.attribution": ["attribute"],
+    "kanary.interventions.hunt": ["hunt"],
     "kanary.interventions.prompt_search": ["search_prompts"],
     "kanary.interventions.steer": ["steer"],
     "kanary.jobs": ["Run", "train"],
@@ -73,6 +75,7 @@ __all__ = [
     "explain_features",
     "grid",
     "harvest",
+    "hunt",
     "index",
     "load_model",
     "load_plugin",

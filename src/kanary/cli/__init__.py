@@ -20,6 +20,7 @@ COMMANDS = (
     "export",
     "attribute",
     "search-prompts",
+    "hunt",
     "demo",
     "study",
     "check",

@@ -47,15 +47,21 @@ def _rank_share(positive: Values, negative: Values, p: Tensor, n: Tensor) -> Ten
     return _mean(positive.strong, p) - _mean(negative.strong, n)
 
 
-def _auroc(positive: Values, negative: Values, p: Tensor, n: Tensor) -> Tensor:
+def auroc(positive: Tensor, negative: Tensor, p: Tensor, n: Tensor) -> Tensor:
+    """``[resamples, latents]``: the chance that a row of ``positive`` is above one of ``negative``, both ``[rows, latents]``,
+    with rows weighed by ``p`` and ``n``, ``[resamples, rows]``; ties count half."""
     p, n = (each / each.sum(1, keepdim=True) for each in (p, n))
-    found, some = [], max(1, _CELLS // (len(positive.pooled) * len(negative.pooled)))
-    for a, b in zip(positive.pooled.split(some, 1), negative.pooled.split(some, 1), strict=True):
+    found, some = [], max(1, _CELLS // (len(positive) * len(negative)))
+    for a, b in zip(positive.split(some, 1), negative.split(some, 1), strict=True):
         above = torch.stack(
             [(row > b).float() + (row == b).float() / 2 for row in a]
         )  # [positives, negatives, latents]
         found.append(torch.einsum("rp,rpl->rl", p, torch.einsum("rn,pnl->rpl", n, above)))
     return torch.cat(found, 1).clamp(0, 1)  # sums of weights in float32 may be a little above 1
+
+
+def _auroc(positive: Values, negative: Values, p: Tensor, n: Tensor) -> Tensor:
+    return auroc(positive.pooled, negative.pooled, p, n)
 
 
 def _cohens_d(positive: Values, negative: Values, p: Tensor, n: Tensor) -> Tensor:
