@@ -212,6 +212,7 @@ def _gates(panel: Steerable, asked: Sequence[Asked], looked: Mapping[str, list[i
         column(where.start for where in wheres),
         column(NEVER if where.stop is None else where.stop for where in wheres),
         column(-NEVER if where.generated is None else where.generated for where in wheres),
+        all((where.start, where.stop, where.generated) == (0, None, None) for where in wheres),
         tuple(patterns),
         tuple(conditions),
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
+from kanary.interventions.few import codes_of_few
 from kanary.interventions.passing import Passing
 from kanary.sae import SAE
 from kanary.sae.decoders.linear import LinearDecoder
@@ -39,15 +40,20 @@ class Gates:
     stop: Tensor
     generated: Tensor
     """``[E]`` int64 each: positions from start to before stop, and from generated - 2 tokens after the prompt's length on."""
+    anywhere: bool
+    """All of them act at every position."""
     patterns: tuple[tuple[Tensor, Tensor], ...]
     """``[k]`` int64 changes that act only at some tokens of the vocabulary, and ``[vocab]`` bool which."""
     conditions: tuple[Held, ...]
 
     def open(self, passing: Passing, codes: Mapping[str, Tensor]) -> Tensor:
         """``[E, position]`` bool. ``codes``: by SAE, ``[batch, position, columns]``."""
-        positions, rows = passing.positions[self.rows], self.rows
-        found = ~passing.special[rows] & (positions >= self.start[:, None]) & (positions < self.stop[:, None])
-        found &= positions >= (passing.prompts[rows] + self.generated - 2)[:, None]
+        rows = self.rows
+        found = ~passing.special[rows]
+        if not self.anywhere:  # fast because most edits act at every position, and a step of a small model is short
+            positions = passing.positions[rows]
+            found &= (positions >= self.start[:, None]) & (positions < self.stop[:, None])
+            found &= positions >= (passing.prompts[rows] + self.generated - 2)[:, None]
         for changes, words in self.patterns:
             if passing.ids is None:
                 raise KanaryError("Edits at tokens of a pattern need input_ids: this pass was given embeddings.")
@@ -106,6 +112,8 @@ class Latents:
         """The codes of ``x [batch, position, d_model]``: ``[batch, position, m]``, 0 at special tokens."""
         if self.blind:
             return self.sae.mean.new_zeros(*special.shape, len(self.columns))
+        if (few := codes_of_few(self.sae, x, special, self.columns)) is not None:
+            return few
         codes = self.sae.encode(x, special)
         column = self.lookup[codes.indices]
         kept = column >= 0

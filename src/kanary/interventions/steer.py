@@ -148,9 +148,10 @@ class Steering:
             if found is None:
                 return None
             touched, added = found
-            new = x.clone()
-            new[touched] = (x[touched].to(added.dtype) + added[touched]).to(x.dtype)
-            self._refuse_absurd(new[touched], site)
+            new = (x.to(added.dtype) + added).to(x.dtype)
+            if not bool(touched.all()):
+                new = torch.where(touched[..., None], new, x)  # what is not touched stays as it is, bit by bit
+            self._refuse_absurd(new, site)
             return new
 
         return write

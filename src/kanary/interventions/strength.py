@@ -65,7 +65,8 @@ class Sweep:
         n = self.points[0].presence.n
         if self.best is None:
             return (
-                f"No strength of {self.target} raises its presence beyond chance on {n} texts: nothing is recommended."
+                f"No strength of {self.target} raises its presence beyond chance while the text stays fluent ({n} texts): "
+                "nothing is recommended."
             )
         point = next(point for point in self.points if point.strength == self.best)
         zero = next(point for point in self.points if point.strength == 0)
