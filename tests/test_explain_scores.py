@@ -58,13 +58,13 @@ def test_a_planted_meaning_scores_high_and_a_mixture_clearly_less(latent: int) -
 
 def test_shuffled_explanations_score_chance_within_their_interval() -> None:
     n = len(PLANTED)
-    for scorer, chance in zip(SCORERS, (0.5, 0.5, 0.0), strict=True):
-        table = rows({ITSELF: [[scored(scorer, i, other=(i + 2) % n)] for i in range(2, n)]})
-        assert table[0].n >= 15
-        low, high = table[0].value.low, table[0].value.high
-        assert low is not None
-        assert high is not None
-        assert low - 0.02 <= chance <= high + 0.02, table
+    # what is planted excludes each other at a token, which correlates a little below 0
+    for scorer, chance, bias in zip(SCORERS, (0.5, 0.5, 0.0), (0.01, 0.01, 0.04), strict=True):
+        (row,) = rows({ITSELF: [[scored(scorer, i, other=(i + 2) % n)] for i in range(2, n)]})
+        assert row.n >= 15
+        assert row.value.low is not None
+        assert row.value.high is not None
+        assert row.value.low - bias <= chance <= row.value.high + bias, row
 
 
 def test_a_latent_that_fires_at_random_cannot_be_explained() -> None:

@@ -171,11 +171,11 @@ class _Job:
                 await self._explain_all(pool, parts)
             finally:
                 self._store()
+            if not self.results:
+                raise self.stop or self._unexplained()
             scored = {ITSELF: [self.results[latent].scores for latent in self.latents if latent in self.results]}
             if self.stop is None and config.controls:
                 await self._add_controls(scored, pool, random, parts, vocabulary)
-            if self.stop is not None and not self.results:
-                raise self.stop
             table = rows(scored, config.seed)
             if "contrastive" in config.scorers:
                 table += self._contrastive(random)
@@ -238,6 +238,10 @@ class _Job:
         self._unstored.append(latent)
         if len(self._unstored) >= _STORE_EVERY:
             self._store()
+
+    def _unexplained(self) -> KanaryError:
+        why = Counter(self.failed.values()).most_common(1)[0][0]
+        return KanaryError(f"None of the {len(self.latents):,} features could be explained: {why}.")
 
     def _store(self) -> None:
         kept, self._unstored = self._unstored, []

@@ -2,7 +2,7 @@
 
 One pass of the model and the SAEs over the windows of the index. A piece is a stretch of one document, ``LENGTH`` tokens long,
 none of them special; the pieces do not depend on any latent. Memory: 9 bytes per firing of the latents asked for,
-about 220 bytes per piece, and on the labelled corpus 1 bit per token and concept.
+about 420 bytes per piece, and on the labelled corpus 1 bit per token and concept.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -155,27 +155,26 @@ def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
 
 def _chosen(grid: Grid, fires: Mask, candidates: Sequence[_Candidate]) -> tuple[tuple[Pattern, ...], float]:
     """The patterns, in the order of their choice, and how likely the latent fires where none matches."""
-    inside = grid.inside
-    masks = np.array([each.mask[inside] for each in candidates], np.float32).reshape(len(candidates), int(inside.sum()))
-    y, values = fires[inside], grid.activations[inside]
+    masks = np.array([each.mask.reshape(-1) for each in candidates], np.float32).reshape(len(candidates), -1)
+    y, values = fires.reshape(-1), grid.activations.reshape(-1)
     mean, most = float(values[y].mean()), float(values.max())
     worth = np.where(y, np.clip(values / mean, 0.3, 2.0), 0.0).astype(np.float32)
-    base, total = float(y.mean()), float(worth.sum())
-    open_ = np.ones(len(y), np.float32)
+    base, total = float(y.sum() / grid.inside.sum()), float(worth.sum())
+    open_ = grid.inside.reshape(-1).astype(np.float32)
     found: list[Pattern] = []
-    for strictness in _STRICTNESS:
+    for strictness in _STRICTNESS if len(masks) else ():
         weight = np.where(y, worth, np.float32(-strictness))
-        while len(found) < MOST:
-            gains = masks @ (weight * open_) if len(masks) else np.zeros(0)
-            if not len(gains) or gains.max() <= _COST:
-                break
+        gains = masks @ (weight * open_)
+        while len(found) < MOST and gains.max() > _COST:
             best = int(gains.argmax())
-            here = (masks[best] > 0) & (open_ > 0)
-            right = y & here
-            chance = (float(right.sum()) + _PRIOR * base) / (float(here.sum()) + _PRIOR)
+            here = np.flatnonzero((masks[best] > 0) & (open_ > 0))
+            right = here[y[here]]
+            chance = (len(right) + _PRIOR * base) / (len(here) + _PRIOR)
             value = 10 * float(values[right].mean()) / most
             found.append(Pattern(candidates[best].conditions, chance, value, float(worth[here].sum()) / total))
             open_[here] = 0
+            gains -= masks[:, here] @ weight[here]  # fast because few tokens are new to a pattern
+            gains[best] = -np.inf
     rest = open_ > 0
     elsewhere = (float((y & rest).sum()) + _PRIOR * base) / (float(rest.sum()) + _PRIOR)
     return tuple(found), elsewhere

@@ -41,7 +41,7 @@ def separation(positive: Floats, negative: Floats, draw: np.random.Generator) ->
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     yes, no = positive > 0.5, negative <= 0.5
     of_positives, of_negatives = _weights(len(positive), draw), _weights(len(negative), draw)
-    auroc = np.einsum("bp,pn,bn->b", of_positives, wins, of_negatives, optimize=True)
+    auroc = ((of_positives @ wins) * of_negatives).sum(1)
     accuracy = (of_positives @ yes + of_negatives @ no) / 2
     enough = min(len(positive), len(negative)) >= FEWEST
     wrong = int((~no).sum()) + int((~yes).sum())

@@ -41,11 +41,12 @@ def title(rule: PatternRule) -> str | None:
     if not context:
         if here[0].what == "kind":
             return " ".join(KINDS[here[0].value].split()[:3])
-        names = list(dict.fromkeys(_shown(_name(rule, c)) for c in here if c.what != "kind"))[:3]
-        return (", " if all(any(map(str.isalnum, name)) for name in names) else " ").join(names)
+        names = list(dict.fromkeys(_shown(_name(rule, c)) for c in here if c.what != "kind"))
+        words = [name for name in names if any(map(str.isalnum, name))]
+        return ", ".join(words[:3]) if words else " ".join(names[:3])
     condition = min(context, key=lambda c: (c.what != "concept", abs(c.where)))
     if condition.what == "concept":
-        return " ".join(_name(rule, condition).split()[:3])
+        return " ".join(_name(rule, condition).replace(".", " ").replace("_", " ").split()[:3])
     if condition.what == "first":
         return "start of document"
     if condition.where == 1 and condition.what != "kind" and here and here[0].what != "kind":
@@ -76,7 +77,7 @@ def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> str:
     ]
     phrases = list(dict.fromkeys(_phrase(rule, context, group) for context, group in worth))
     more = sum(len(group) for _, group in groups) - sum(len(group) for _, group in worth)
-    rest = f"; and {more} other pattern{'s' * (more > 1)}" if more else ""
+    rest = f"; and {more} rarer pattern{'s' * (more > 1)}" if more else ""
     return "; ".join(phrases) + rest
 
 
@@ -113,7 +114,7 @@ def _around(rule: PatternRule, context: Sequence[Condition]) -> str:
         parts.append(f"after {' '.join(words)}")
     parts += [f"before {_name_or_kind(rule, c)}" for c in context if c.where == -1]
     parts += [f"where {quoted(_name(rule, c))} was said earlier" for c in context if c.where == EARLIER]
-    parts += [f"where the text is about “{_name(rule, c)}”" for c in context if c.what == "concept"]
+    parts += [f"where the corpus is labelled “{_name(rule, c)}”" for c in context if c.what == "concept"]
     parts += ["at the start of a document" for c in context if c.what == "first"]
     return " ".join(parts)
 
@@ -128,7 +129,7 @@ def _name(rule: PatternRule, condition: Condition) -> str:
         return rule.vocabulary.texts[condition.value]
     if condition.what == "concept":
         assert rule.marks is not None
-        return rule.marks.names[condition.value].replace(".", " ").replace("_", " ")
+        return rule.marks.names[condition.value]
     return rule.vocabulary.names[condition.value]
 
 
