@@ -21,7 +21,7 @@ class Estimate:
     """None where no price is known."""
 
     def __str__(self) -> str:
-        cost = "" if self.usd is None else f", about ${self.usd:.2f}"
+        cost = "" if self.usd is None else f", about ${self.usd:.{2 if self.usd >= 1 else 4}f}"
         return f"about {self.calls:,} calls: {self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}"
 
 
