@@ -117,7 +117,7 @@ class Ledger:
             while self._committed + (most := self._most(request)) > (math.inf if self.budget is None else self.budget):
                 if not self._reserved:
                     raise BudgetSpent(
-                        f"The budget of ${self.budget:.2f} is nearly spent: ${self._committed:.4f} so far, and the next call "
+                        f"The budget of ${self.budget:g} is nearly spent: ${self._committed:.4f} so far, and the next call "
                         f"may cost ${most:.4f}. Answers so far are kept; raise --budget-usd and run again to go on."
                     )
                 await self._settled.wait()
