@@ -7,6 +7,7 @@ are chosen, and strengths too, on one part of the pairs; every number that is re
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -78,7 +79,8 @@ class _Sides(NamedTuple):
     """Of each pair: last tokens of the prompts that are the same."""
 
     def part(self, numbers: Sequence[int]) -> "_Sides":
-        return _Sides(*([each[i] for i in numbers] for each in self))  # type: ignore[arg-type]
+        with_it, without = ([each[i] for i in numbers] for each in (self.with_it, self.without))
+        return _Sides(with_it, without, [self.tails[i] for i in numbers])
 
 
 class _Push(NamedTuple):
@@ -93,7 +95,7 @@ class _Push(NamedTuple):
     def at(self, asked: Sequence[Asked], tails: Sequence[int]) -> Callable[[int], list[Edit]]:
         def edits(i: int) -> list[Edit]:
             where = Where(start=max(1, len(asked[i].prompt) - tails[i]))
-            return [Edit(**{**vars(edit), "where": where}) for edit in self.edits]
+            return [replace(edit, where=where) for edit in self.edits]
 
         return edits
 
@@ -134,7 +136,8 @@ class _Hunter:
     # --- which features tell the passages apart ---------------------------------------------------------------------
 
     def _read(self, sides: _Sides) -> tuple["_Tails", "_Tails"]:
-        return tuple(read_tails(self.panel.lm, self.sae, each, sides.tails) for each in sides[:2])  # type: ignore[return-value]
+        lm, tails = self.panel.lm, sides.tails
+        return read_tails(lm, self.sae, sides.with_it, tails), read_tails(lm, self.sae, sides.without, tails)
 
     def _found(self, *read: tuple["_Tails", "_Tails"]) -> list[Found]:
         """The best of either side on the pairs ``read[0]``, judged on the others."""
