@@ -17,6 +17,7 @@ COMMANDS = (
     "explain",
     "serve",
     "steer",
+    "watch",
     "export",
     "attribute",
     "search-prompts",

@@ -1,5 +1,7 @@
 """The codes of some latents on a few tokens, as when a text is written: by fewer, smaller operations than for many."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,4 +36,4 @@ def codes_of_few(sae: SAE, x: Tensor, special: Tensor, latents: Tensor) -> Tenso
     dense[rows, columns] = sae.sparsifier.activate(Active(chosen, pattern, z))
     found = dense[:, latents].masked_fill_(special.reshape(-1, 1), 0)
     # what is not finite makes the sum so; encode says which token it is
-    return found.view(*special.shape, -1) if bool(torch.isfinite(pre.sum())) else None
+    return found.view(*special.shape, -1) if math.isfinite(float(pre.sum())) else None

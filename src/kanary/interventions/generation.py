@@ -41,6 +41,10 @@ class Request:
     """SAE -> latents whose codes are wanted on every token."""
 
 
+Codes = Mapping[str, Sequence[tuple[float, ...]]]
+"""SAE -> at every position, the codes of the watched latents, in their order."""
+
+
 class Token(NamedTuple):
     """A token of a row: of the prompt, once it has been read, or a written one."""
 
@@ -158,17 +162,14 @@ class Batch:
             self.rows = self.rows + rows
         return [(row, self._after(row, row.request.prompt, False, *each)) for row, each in zip(rows, read, strict=True)]
 
-    def _after(
-        self, row: Row, read: Sequence[int], written: bool, logits: Tensor, codes: Mapping[str, Tensor]
-    ) -> list[Token]:
+    def _after(self, row: Row, read: Sequence[int], written: bool, logits: Tensor, codes: Codes) -> list[Token]:
         """What can be said of ``row`` once it has ``read`` these ids; draws the token that follows."""
         if row.ended is not None:
             return []
         said = []
         if row.request.watched:
-            columns = {sae: values[-len(read) :].tolist() for sae, values in codes.items()}
             said = [
-                Token(id, written, {sae: tuple(values[at]) for sae, values in columns.items()})
+                Token(id, written, {sae: values[at - len(read)] for sae, values in codes.items()})
                 for at, id in enumerate(read)
             ]
         if row.last:
@@ -193,7 +194,7 @@ class Batch:
 
     def _read_all(
         self, rows: list[Row], tokens: Tensor, seen: Tensor, past: Past
-    ) -> tuple[list[Row], Past, list[tuple[Tensor, dict[str, Tensor]]]]:
+    ) -> tuple[list[Row], Past, list[tuple[Tensor, Codes]]]:
         """Reads ``tokens``; if the steering of one row is absurd, that row ends and the others do not notice.
 
         Returns:
@@ -223,11 +224,11 @@ class Batch:
     @torch.no_grad()
     def _read(
         self, rows: list[Row], tokens: Tensor, seen: Tensor, past: Past
-    ) -> tuple[Past, list[tuple[Tensor, dict[str, Tensor]]]]:
+    ) -> tuple[Past, list[tuple[Tensor, Codes]]]:
         """Reads ``tokens [rows, position]`` where ``seen`` is 1.
 
         Returns:
-            Of each row the logits ``[vocab]`` after its last token, and by SAE its codes ``[position, watched latents]``.
+            Of each row the logits ``[vocab]`` after its last token, and the codes of its watched latents.
         """
         device = self.lm.device
         mask = torch.cat([past.seen, seen.to(device)], 1)
@@ -242,12 +243,9 @@ class Batch:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            observed = {} if steering is None else {sae: codes.cpu() for sae, codes in steering.observed.items()}
-        columns = _columns(rows)
-        read = [
-            (out.logits[i, -1], {sae: observed[sae][i][:, at] for sae, at in columns[i].items()})
-            for i in range(len(rows))
-        ]
+            # fast because all rows are read off the tensor at once
+            observed = {} if steering is None else {sae: codes.tolist() for sae, codes in steering.observed.items()}
+        read = [(out.logits[i, -1], _own(observed, i, columns)) for i, columns in enumerate(_columns(rows))]
         return Past(past.cache, mask), read
 
     def _steering(self, rows: Sequence[Row]) -> Steering | None:
@@ -272,6 +270,10 @@ def _watched(rows: Sequence[Row]) -> dict[str, list[int]]:
         for sae, latents in row.request.watched.items():
             found.setdefault(sae, {}).update(dict.fromkeys(latents))
     return {sae: list(latents) for sae, latents in found.items()}
+
+
+def _own(observed: Mapping[str, list[list[list[float]]]], row: int, columns: Mapping[str, Sequence[int]]) -> Codes:
+    return {sae: [tuple(codes[i] for i in at) for codes in observed[sae][row]] for sae, at in columns.items()}
 
 
 def _columns(rows: Sequence[Row]) -> list[dict[str, list[int]]]:

@@ -83,7 +83,7 @@ class Steering:
         self._observe = {panel.name(name): torch.tensor(list(each)) for name, each in (observe or {}).items()}
         self._plans: dict[int, dict[str, AtSite]] = {}
         first = self._plan(1 if self._rows is None else len(self._rows))
-        self._sites = list(first)
+        self._sites = {site: panel.lm.site(site) for site in first}  # fast because looking one up walks the whole model
         self._follower = Follower(panel.lm, prompts)
         self._passing: Passing | None = None
         self._codes: dict[str, Tensor] = {}
@@ -102,8 +102,8 @@ class Steering:
             undo.callback(self._ended)
             model = self.lm.model
             undo.callback(model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
-            for site in self._sites:
-                undo.callback(attach(model, self.lm.site(site), self._writer(site)).remove)
+            for site, place in self._sites.items():
+                undo.callback(attach(model, place, self._writer(site)).remove)
             self._undo = undo.pop_all()
         return self
 
