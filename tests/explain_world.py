@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,17 @@ def pool(latents: Sequence[Fires], documents: int = 120, per_document: int = 5, 
     return Pool(text, pieces, np.arange(len(latents)), found, neighbours, None, seed)
 
 
-def indexed(model: Path, folder: Path) -> Path:
-    """A trained and indexed run of a tiny SAE."""
-    from kanary import index, train
+_MADE: dict[Path, Path] = {}
 
-    text = write_stories(folder / "stories.jsonl", 400)
-    train(**small(model, text, out=str(folder / "run")), quiet=True)
-    index(folder / "run", tokens=4000, effects="none", quiet=True)
-    return folder / "run"
+
+def indexed(model: Path, folder: Path) -> Path:
+    """A trained and indexed run of a tiny SAE, made once and copied into ``folder``."""
+    if model not in _MADE:
+        from kanary import index, train
+
+        made = model.with_name("explain-run")
+        text = write_stories(model.with_name("explain-stories.jsonl"), 400)
+        train(**small(model, text, out=str(made)), quiet=True)
+        index(made, tokens=4000, effects="none", quiet=True)
+        _MADE[model] = made
+    return Path(shutil.copytree(_MADE[model], folder / "run"))

@@ -119,6 +119,7 @@ def explain_latents(
     if not alive:
         raise KanaryError(f"None of the {len(latents):,} features fires in the index: there is nothing to explain.")
     job = _Job(subject, alive, config, folder, quiet)
+    job.failed.update(dict.fromkeys(set(latents) - set(alive), "it does not fire in the index"))
     return _finished(job.run())
 
 

@@ -27,7 +27,9 @@ class ExplainConfig:
     model: str | None = option(None, "The language model, if it has moved since training.")
     dtype: str = option("auto", "Numbers the model computes with: auto (as saved), float32, bfloat16.")
     device: str = option("auto", "Where to compute: auto, cpu, cuda, cuda:1.")
-    tokens: int = option(200_000, "Tokens of the index's text to draw examples from.", count=True)
+    tokens: int = option(
+        100_000, "Tokens of the index's text to draw examples from; more for features that fire rarely.", count=True
+    )
     concepts: bool = option(True, "Rules may speak of the labelled corpus's concepts, where that is the text.")
     seed: int = option(0, "Seed of halves, examples and intervals.")
     out: str | None = option(None, "Folder for the tables; by default RUN/explain/NAME.")

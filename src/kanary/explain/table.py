@@ -87,12 +87,12 @@ def _row(what: str, scorer: str, judge: str, scores: Sequence[Score], seed: int)
 def contrastive_row(what: str, found: Contrast) -> Row:
     """The contrastive benchmark of an SAE as a whole."""
     more = {
-        "contrastive_percentile": found.contrastive.value,
-        "independence_percentile": found.independence.value,
+        "independence": found.independence.value,
+        "interpretability": found.interpretability.value,
         "ce_bench_as_published": found.ce_bench,
     }
     known = {name: value for name, value in more.items() if value is not None}
-    return Row(what, "contrastive", "none", found.interpretability, found.n, 0, 0, known)
+    return Row(what, "contrastive", "none", found.contrastive, found.n, 0, 0, known)
 
 
 def shown(table: Sequence[Row]) -> str:
