@@ -88,11 +88,8 @@ def command(
             typer.echo(f"{name}: {terminal.measured_line(session.measured_on(run, panel, name, examples))}")
         return
     how = session.Writing(prompt, tokens, temperature, seed=seed)
-    found = session.follow_text(run, panel, watch, how, Console(), record=record)
-    for problem in found.problems:
-        typer.echo(f"webhook: {problem}", err=True)
-    if found.trace is not None:
-        typer.echo(f"Recorded: kanary watch {run} --replay {found.trace}", err=True)
+    for line in session.follow_text(run, panel, watch, how, Console(), record=record).afterwards(run):
+        typer.echo(line, err=True)
 
 
 def _examples(positive: Path | None, negative: Path | None) -> "Examples":

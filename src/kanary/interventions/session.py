@@ -55,6 +55,11 @@ class Watched:
     problems: list[str] = field(default_factory=list)
     """Of webhooks."""
 
+    def afterwards(self, run: str | os.PathLike[str]) -> list[str]:
+        """What is to be said once the text is there, in lines."""
+        lines = [f"webhook: {problem}" for problem in self.problems]
+        return lines if self.trace is None else [*lines, f"Recorded: kanary watch {run} --replay {self.trace}"]
+
 
 def new_watch(
     run: str | os.PathLike[str], panel: Steerable, sae: str | None, name: str, wanted: Wanted, examples: Examples
