@@ -146,9 +146,7 @@ class Contents:
         size = self.sae.d_sae
         r = correlated(Text(self.read.chunks, 0, 0, special), (size, size), NEAR, itself=True)
         self.about["correlated"] = {"exact": r.exact, "tokens": r.tokens}
-        self.about["twins"] = [
-            {"run": twin.run, "sae": twin.name, "digest": twin.sae.digest()} for twin in self.twins
-        ]
+        self.about["twins"] = [{"run": twin.run, "sae": twin.name, "digest": twin.sae.digest()} for twin in self.twins]
         return {
             "similar": similar,
             "similar_cosines": cosines,
