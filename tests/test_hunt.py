@@ -92,6 +92,7 @@ def test_margins_are_those_of_one_text_at_a_time_steered_or_not(lm: LanguageMode
         assert float(found[1, i]) == pytest.approx(steered, abs=1e-4)
         assert abs(alone - steered) > 1e-3
     assert torch.allclose(found[0], found[2])
+    assert torch.allclose(margins(panel, asked, [None, way], tail=10**6), found[:2], atol=1e-4)
 
 
 def test_items_that_the_model_cannot_read_are_told(lm: LanguageModel) -> None:
@@ -149,7 +150,7 @@ def test_unrelated_questions_are_of_several_skills() -> None:
 
 def test_in_a_random_model_nothing_is_found_and_that_is_said(panel: Steerable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kanary.interventions.hunt.unrelated", lambda n, seed: ITEMS * 6)
-    found = hunt("gender-bias", panel, pairs=16, quiet=True)
+    found = hunt("honesty", panel, pairs=16, quiet=True)
     assert found.verdict()[0].startswith("Nothing to find")
     assert found.real == () or max(abs(each.held_out.value - 0.5) for each in found.real) < 0.5
     assert (found.chosen_on, found.held_out) == (8, 8)
@@ -194,7 +195,7 @@ def test_a_planted_lie_is_found_and_steering_it_turns_answers_both_ways(
         sae.W_dec.normal_(generator=torch.Generator().manual_seed(1))
         sae.W_dec[3], sae.W_dec[6] = towards, -towards
         sae.decoder.normalise()
-    found = hunt("honesty", Steerable(lm, sae), pairs=60, quiet=True)
+    found = hunt("honesty", Steerable(lm, sae), pairs=40, quiet=True)
     best = {each.side: each for each in reversed(found.real)}  # the first of each side
     assert best["with"].latent == 3
     assert best["without"].latent == 6
@@ -203,7 +204,7 @@ def test_a_planted_lie_is_found_and_steering_it_turns_answers_both_ways(
     steered = {effect.direction: effect for effect in found.effects if effect.by in ("feature 3", "feature 6")}
     assert steered["yes"].after.value > 0.9
     assert steered["no"].after.value < 0.1
-    assert hunt("honesty", Steerable(lm, sae), pairs=60, quiet=True).to_json() == found.to_json()
+    assert hunt("honesty", Steerable(lm, sae), pairs=40, quiet=True).to_json() == found.to_json()
 
 
 def a_hunt(**fields: Any) -> Hunt:

@@ -17,7 +17,7 @@ from kanary.text.labelled.record import tokenise
 
 BATCH = 16
 TAIL = 16
-"""Tokens at the end of a prompt, at most, at which it may be steered."""
+"""Tokens at the end of a prompt, at most, at which it is steered unless more are asked for."""
 
 
 class Item(NamedTuple):
@@ -64,7 +64,7 @@ def in_tokens(lm: LanguageModel, items: Sequence[Item]) -> list[Asked | None]:
 
 
 Steered = Callable[[int], Sequence[Edit]]
-"""The number of an item -> how it is steered, at the last :data:`TAIL` tokens of its prompt and in the answer only."""
+"""The number of an item -> how it is steered, at the last tokens of its prompt and in the answer only."""
 
 
 @torch.no_grad()
@@ -72,6 +72,7 @@ def margins(
     panel: Steerable,
     asked: Sequence[Asked],
     ways: Sequence[Steered | None] = (None,),
+    tail: int = TAIL,
     show: Callable[[int], None] | None = None,
 ) -> Tensor:
     """``[ways, items]`` float64: by how many nats the answer yes is likelier than no, each by the sum over its tokens.
@@ -80,12 +81,13 @@ def margins(
 
     Args:
         ways: of steering; None leaves the model alone.
+        tail: last tokens of a prompt at which it may be steered, at most.
         show: called with the number of items answered since the last call, those of all ways together.
     """
     found = torch.zeros(len(ways), len(asked), dtype=torch.float64)
     reads = [(i, read) for i, each in enumerate(asked) for read in _reads(each)]
     for some in _batches(reads, panel.lm.vocab_size):
-        prefixed = _Prefixed(panel.lm, [(read, _split(asked[i])) for i, read in some])
+        prefixed = _Prefixed(panel.lm, [(read, _split(asked[i], tail)) for i, read in some])
         for way, steered in enumerate(ways):
             if steered is None:
                 logits = prefixed.logits()
@@ -95,7 +97,7 @@ def margins(
             for row, (i, read) in zip(logits, some, strict=True):
                 for sign, ids in ((1, asked[i].yes), (-1, asked[i].no)):
                     if read == ids[:-1]:
-                        found[way, i] += sign * _log_p(row, asked[i], ids)
+                        found[way, i] += sign * _log_p(row, asked[i], ids, tail)
             if show:
                 show(sum(read == asked[i].yes[:-1] for i, read in some))
     if not bool(found.isfinite().all()):
@@ -139,9 +141,9 @@ class _Prefixed:
         return found
 
 
-def _split(asked: Asked) -> int:
+def _split(asked: Asked, tail: int) -> int:
     """How many tokens stand before those at which the model is steered: BOS at least."""
-    return max(1, min(asked.start - 1, asked.start - TAIL))
+    return max(1, min(asked.start - 1, asked.start - tail))
 
 
 def _reads(asked: Asked) -> list[list[int]]:
@@ -150,10 +152,10 @@ def _reads(asked: Asked) -> list[list[int]]:
     return [yes] if yes == no else [yes, no]
 
 
-def _log_p(logits: Tensor, asked: Asked, ids: list[int]) -> float:
+def _log_p(logits: Tensor, asked: Asked, ids: list[int], tail: int) -> float:
     """Of the answer in ``ids``; ``logits [positions, vocab]`` are those of the tokens from the split on."""
     answer = torch.tensor(ids[asked.start :], device=logits.device)
-    first = asked.start - 1 - _split(asked)
+    first = asked.start - 1 - _split(asked, tail)
     places = logits[first : first + len(answer)].double().log_softmax(1)
     return float(places.gather(1, answer[:, None]).sum())
 

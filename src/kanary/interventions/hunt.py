@@ -1,8 +1,9 @@
 """``kanary hunt``: does the model do it, which features carry it, and what happens when they are steered?
 
 Pairs of passages of the labelled corpus are the same but for one thing, and lead up to the same question in the same words.
-Features are read at those last words, where only what the model has understood can differ, never the words themselves. They
-are chosen, and strengths too, on one part of the pairs; every number that is reported is of the other part.
+Features are read at those last words, where only what the model has understood can differ, or, where the thing is in the words
+themselves, at all tokens. They are chosen, and strengths too, on one part of the pairs; every number that is reported is of the
+other part.
 """
 
 import os
@@ -76,7 +77,7 @@ class _Sides(NamedTuple):
     with_it: list[Asked]
     without: list[Asked]
     tails: list[int]
-    """Of each pair: last tokens of the prompts that are the same."""
+    """Of each pair: last tokens of the prompts at which features are read and steered."""
 
     def part(self, numbers: Sequence[int]) -> "_Sides":
         with_it, without = ([each[i] for i in numbers] for each in (self.with_it, self.without))
@@ -106,9 +107,10 @@ class _Hunter:
     def __init__(self, panel: Steerable, name: str, quarry: Quarry, pairs: int, seed: int, quiet: bool) -> None:
         self.panel, self.name, self.quarry, self.seed, self.quiet = panel, name, quarry, seed, quiet
         self.sae, self.site = panel.saes[name], panel.sites[name]
-        every = _sides(panel.lm, hunting_pairs(quarry, pairs, seed))
+        self.tail = panel.lm.context if quarry.words else TAIL
+        every = _sides(panel.lm, hunting_pairs(quarry, pairs, seed), quarry.words)
         self.chosen, self.test = every.part(range(0, len(every.tails), 2)), every.part(range(1, len(every.tails), 2))
-        self.control = _sides(panel.lm, control_pairs(quarry, pairs // 2, seed))
+        self.control = _sides(panel.lm, control_pairs(quarry, pairs // 2, seed), quarry.words)
         asked = in_tokens(panel.lm, unrelated(max(16, pairs // 2), seed))
         self.unrelated = [each for each in asked if each is not None]
         self.draws = _draws(len(self.test.tails), seed)
@@ -220,7 +222,8 @@ class _Hunter:
         new = new.mean(0) if new.ndim == 2 else new
         control = None
         if asks:  # of the best feature alone
-            right = self._steered([push], self.unrelated, [TAIL] * len(self.unrelated), "asking the control")[0]
+            tails = [min(self.tail, len(each.prompt) - 1) for each in self.unrelated]
+            right = self._steered([push], self.unrelated, tails, "asking the control")[0]
             control = _rate(right, _draws(len(right), self.seed))
         start, end, change = (_mean(values, self.draws) for values in (base, new, new - base))
         return Effect(direction, push.by, push.latent, push.strength, start, end, change, control)
@@ -229,7 +232,7 @@ class _Hunter:
         """``[pushes, items]``"""
         ways = [push.at(asked, tails) for push in pushes]
         with bar(what, len(ways) * len(asked), "questions", self.quiet) as show:
-            return margins(self.panel, asked, ways, show)
+            return margins(self.panel, asked, ways, self.tail, show)
 
     def _alone(self, asked: Sequence[Asked]) -> Tensor:
         """``[items]``, of the model as it is."""
@@ -263,7 +266,7 @@ def read_tails(lm: LanguageModel, sae: SAE, asked: Sequence[Asked], tails: Seque
     return _Tails(codes, means)
 
 
-def _sides(lm: LanguageModel, pairs: Sequence[Pair]) -> _Sides:
+def _sides(lm: LanguageModel, pairs: Sequence[Pair], words: bool) -> _Sides:
     sides = [in_tokens(lm, [pair[side] for pair in pairs]) for side in (0, 1)]
     kept = [(a, b) for a, b in zip(*sides, strict=True) if a is not None and b is not None]
     if len(kept) < len(pairs) / 2:
@@ -271,7 +274,8 @@ def _sides(lm: LanguageModel, pairs: Sequence[Pair]) -> _Sides:
             f"{len(pairs) - len(kept)} of {len(pairs)} passages are longer than {lm.context:,} tokens, and {lm.name} reads no "
             "more: it is too small for this hunt."
         )
-    return _Sides([a for a, _ in kept], [b for _, b in kept], [_alike(a.prompt, b.prompt) for a, b in kept])
+    tails = [min(len(a.prompt), len(b.prompt)) - 1 if words else _alike(a.prompt, b.prompt) for a, b in kept]
+    return _Sides([a for a, _ in kept], [b for _, b in kept], tails)
 
 
 def _alike(a: list[int], b: list[int]) -> int:

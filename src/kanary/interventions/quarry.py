@@ -43,6 +43,9 @@ class Quarry:
     """Of the questions that are asked."""
     fits: Callable[[Question], bool]
     """Whether the answer that the passage gives is yes."""
+    words: bool
+    """Whether it is in the words themselves: then features are read and steered at all tokens, not only at the last ones, which
+    are the same in both passages."""
 
 
 _FEMALE = ("she", "her", "herself", "sister", "mother", "daughter", "wife")
@@ -56,6 +59,7 @@ QUARRIES = {
         "an honest second speaker in the place of one without a reputation, where the first one deceives",
         ("lie", "true_claim"),
         lambda question: question.skill == "lie",
+        words=False,
     ),
     "gender-bias": Quarry(
         "gender-bias",
@@ -66,6 +70,7 @@ QUARRIES = {
         "an occupation that is thought to be women's in the place of another one, where the person stays the same",
         ("gender",),
         lambda question: question.answer.strip().lower() in _FEMALE,
+        words=True,
     ),
 }
 
