@@ -96,7 +96,8 @@ class Grid:
             return held
         if where == EARLIER:
             return self.inside & (np.arange(self.width) > self.first_place(value)[:, None])
-        return self.inside & (self.column(what, where) == value)
+        equal: Mask = self.column(what, where) == value
+        return self.inside & equal
 
     def matches(self, pattern: Pattern) -> Mask:
         found = self.inside.copy()

@@ -251,16 +251,16 @@ def _cut(text: Text, windows: Ints, special_ids: Sequence[int]) -> Pieces:
     size = next((each for each, n in zip(whole, kept, strict=True) if 2 * n >= max(kept)), LENGTH)
     found = []
     for number, (window, first, end, documents, positions) in enumerate(stretches):
-        start = first + (end - first) % size * (number % 2)
-        starts = range(start, end - size + 1, size)
+        offset = first + (end - first) % size * (number % 2)
+        starts = range(offset, end - size + 1, size)
         found += [(window, at, size, documents[at], positions[at]) for at in starts]
-    columns = np.array(found, np.int64).reshape(-1, 5).T
-    window, start, length, document, position = columns
+    columns: Ints = np.array(found, np.int64).reshape(-1, 5).T
+    windows, start, length, document, position = columns
     places = start[:, None] + np.arange(LENGTH)
     inside = np.arange(LENGTH) < length[:, None]
-    ids = text.ids[window[:, None], np.where(inside, places, 0)].astype(np.int32)
+    ids = text.ids[windows[:, None], np.where(inside, places, 0)].astype(np.int32)
     return Pieces(
-        window.astype(np.int32),
+        windows.astype(np.int32),
         start.astype(np.int32),
         length.astype(np.int32),
         document,
