@@ -208,6 +208,19 @@ def test_going_on_with_another_option_is_refused_by_name(
         harvest(replace(config, **{name: value}), tiny_lm)  # type: ignore[arg-type]
 
 
+def test_the_same_text_by_another_spelling_of_its_path_goes_on_and_another_is_named(
+    tiny_lm: LanguageModel, config: HarvestConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harvest(replace(config, tokens=100), tiny_lm)
+    text = Path(config.text)
+    monkeypatch.chdir(text.parent)
+    assert harvest(replace(config, text=text.name), tiny_lm).complete
+    other = text.with_name(f"other{text.suffix}")
+    other.write_bytes(text.read_bytes())
+    with pytest.raises(KanaryError, match=rf"text=\S*{text.name}\S* \(now \S*{other.name}"):
+        harvest(replace(config, text=str(other)), tiny_lm)
+
+
 def test_going_on_with_another_model_is_refused(
     tiny_llama: Path, tiny_lm: LanguageModel, config: HarvestConfig
 ) -> None:

@@ -173,7 +173,7 @@ def _continued(new: dict[str, Any], store: ActivationStore, folder: Path) -> dic
     """The manifest of ``store`` with the goal of ``new``; raises unless the other options are the same."""
     old = store.manifest
     names = ("text", "part", "tokenizer", "window", "lm_batch", "sites", "dtype", "shard")
-    if changed := [name for name in names if old[name] != new[name]]:
+    if changed := [name for name in names if _placed(old[name]) != _placed(new[name])]:
         differences = ", ".join(f"{name}={_shown(old[name])} (now {_shown(new[name])})" for name in changed)
         raise KanaryError(
             f"{folder} was begun with other options: {differences}. Use the same options to go on, or another folder."
@@ -189,8 +189,17 @@ def _continued(new: dict[str, Any], store: ActivationStore, folder: Path) -> dic
     return old | {"tokens": max(new["tokens"], old["tokens"]) if text_ended else new["tokens"], "complete": text_ended}
 
 
+def _placed(value: Any) -> Any:
+    """The same, with paths that lead to something written in one way, however they were given."""
+    if isinstance(value, dict):
+        return {key: _placed(each) for key, each in value.items()}
+    return str(Path(value).resolve()) if isinstance(value, str) and Path(value).exists() else value
+
+
 def _shown(value: Any) -> str:
-    return ",".join(value) if isinstance(value, dict) else str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return ",".join(str(value[key]) for key in ("name", "column", "split")) if "name" in value else ",".join(value)
 
 
 def _check_space(config: HarvestConfig, live: LiveActivations, done: int, folder: Path) -> None:
