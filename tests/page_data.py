@@ -114,8 +114,10 @@ def feature(latent: int, *, run: str = "runs/demo", name: str = "topk", hostile:
     counts = [sum(hist["counts"][5 * i : 5 * i + 5]) for i in range(10)]
     label = LABELS[latent % len(LABELS)]
     scores = [
-        {"name": "detection", "value": 0.86, "low": 0.79, "high": 0.91, "n": 100},
-        {"name": "fuzzing", "value": 0.74, "low": 0.66, "high": 0.81, "n": 100},
+        {"name": "detection", "value": 0.86, "low": 0.79, "high": 0.91, "n": 100, "chance": 0.5},
+        {"name": "intruder", "value": 0.74, "low": 0.66, "high": 0.81, "n": 100, "chance": 0.2},
+        {"name": "simulation", "value": 0.31, "low": -0.04, "high": 0.6, "n": 30, "chance": 0.0},
+        {"name": "rubric", "value": 4.0, "low": None, "high": None, "n": 1, "chance": None},
     ]
     return {
         "latent": latent, "d_sae": WIDTH, "label": label, "sae": SAE | {"run": run, "name": name},

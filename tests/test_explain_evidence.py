@@ -189,6 +189,7 @@ def test_the_command_explains_scores_and_stores(run: Path) -> None:
         "fuzzing, rule",
         "simulation, rule",
     ]
+    assert [score["chance"] for score in explanation["scores"]] == [0.5, 0.5, 0.0]
     assert (run / "explain" / "topk" / "table.csv").read_text().startswith("what,scorer,judge,value,low,high")
     assert (run / "explain" / "topk" / "explanations.csv").is_file()
 

@@ -215,6 +215,26 @@ def test_an_example_has_an_address_and_its_whole_text_can_be_read(reader: Reader
     assert not reader.complaints()
 
 
+def test_a_score_stands_beside_what_guessing_would_score(reader: Reader, feature: dict[str, Any]) -> None:
+    places = """all => all.map(one => {
+        const track = one.querySelector('.track')?.getBoundingClientRect();
+        const share = (part, side) => {
+            const box = track && one.querySelector(part)?.getBoundingClientRect();
+            return box ? (box[side] - track.left) / track.width : null;
+        };
+        return [share('.chance', 'left'), share('.range', 'left'), share('.range', 'right')];
+    })"""
+    with reader.reading(FEATURE) as page:
+        shown = page.eval_on_selector_all(".machine ~ ul.num > li", places)
+    scores = feature["explanation"]["scores"]
+    for score, (chance, low, high) in zip(scores, shown, strict=True):
+        if score["chance"] is None:  # grades from 1 to 5 have no place between 0 and 1
+            assert (chance, low, high) == (None, None, None)
+        else:
+            assert chance == pytest.approx(score["chance"], abs=0.02)
+            assert (low, high) == pytest.approx((max(0.0, score["low"]), score["high"]), abs=0.02)
+
+
 def test_a_person_can_say_what_a_feature_means(reader: Reader) -> None:
     with reader.reading("#/f/demo/topk/14") as page:
         page.click("text=Say it in your words")

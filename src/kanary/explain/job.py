@@ -24,6 +24,7 @@ from kanary.explain.evidence import Logits, gather
 from kanary.explain.options import ExplainConfig
 from kanary.explain.pool import Pool, Subject, read_pools
 from kanary.explain.progress import features_bar
+from kanary.explain.scorers import CHANCE
 from kanary.explain.statistics import Estimate, spearman
 from kanary.explain.table import ITSELF, Result, Row, contrastive_row, rows, summary, write_explanations, write_table
 from kanary.explain.types import Explanation, Failed, Score
@@ -322,6 +323,7 @@ def _stored(latent: int, result: Result) -> tuple[int, str, str, list[dict[str, 
             "high": s.high,
             "n": s.n,
             "failures": s.failures,
+            "chance": CHANCE.get(s.name),
         }
         for s in result.scores
         if s.value is not None

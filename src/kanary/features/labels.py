@@ -84,7 +84,7 @@ class Labels:
 
         Args:
             by: what explained it: a model, a rule.
-            scores: ``{"name", "value", "low", "high", "n"}`` each.
+            scores: ``{"name", "value", "low", "high", "n"}`` each, and "chance" if it is known what guessing scores.
 
         Raises:
             KanaryError: no such latent, no text, or one that is too long.

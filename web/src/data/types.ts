@@ -104,6 +104,7 @@ export interface Score {
   low: number | null;
   high: number | null;
   n: number;
+  chance?: number | null;
 }
 
 export interface Explanation {
