@@ -53,18 +53,11 @@ from kanary.training.learner import begin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--text", default="labelled")
-    parser.add_argument("--site", default="resid_post.3")
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--window", type=int, default=128)
+    parser = options(__doc__)
     parser.add_argument("--tokens", type=int, default=200_000)
     parser.add_argument("--effects", type=int, default=500, help="examples without their latent")
     parser.add_argument("--latents", type=int, default=65_536, help="of the index that is only read")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of sentences")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lm, text = load_model(args.model, device="cpu"), open_text(args.text)
@@ -77,6 +70,19 @@ def main() -> None:
             read(lm, Path(folder), args),
         ):
             print(json.dumps(line) if args.json else in_words(line), flush=True)
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """What every bench takes that works with :func:`made_sae`; its own options are added to these."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--text", default="labelled")
+    parser.add_argument("--site", default="resid_post.3")
+    parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--json", action="store_true", help="JSON lines instead of sentences")
+    return parser
 
 
 def made_sae(lm: LanguageModel, text: TextSource, args: argparse.Namespace) -> SAE:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
-from index import made_sae
+from index import made_sae, options
 
 import kanary
 from kanary.app.reading import cut
@@ -44,18 +44,11 @@ STORY = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--run", type=Path, default=None, help="an indexed run (default: one is made)")
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--text", default="labelled")
-    parser.add_argument("--site", default="resid_post.3")
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--tokens", type=int, default=50_000)
     parser.add_argument("--keys", type=int, default=60, help="keys typed per text")
     parser.add_argument("--each", type=int, default=5, help="texts of each of fifty clients")
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of sentences")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         runs = [args.run] if args.run else [made_run(Path(folder), seed, args) for seed in (0, 1)]

@@ -16,14 +16,13 @@ all alike. Repeated ``--rounds 5`` times.
 times, with the smallest and the largest round. ``tokens_s`` is by the clock, and ``plain_tokens_s`` without steering.
 """
 
-import argparse
 import json
 import statistics
 import time
 from typing import Any
 
 import torch
-from index import made_sae
+from index import made_sae, options
 
 from kanary.interventions.edits import Condition, Edit, add, clamp
 from kanary.interventions.generation import Batch, Request
@@ -37,17 +36,10 @@ WARM = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--text", default="labelled")
-    parser.add_argument("--site", default="resid_post.3")
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--window", type=int, default=128)
+    parser = options(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of sentences")
     args = parser.parse_args()
     lm = load_model(args.model, device="cpu")
     torch.manual_seed(0)

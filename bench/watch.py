@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from index import made_sae
+from index import made_sae, options
 
 from kanary.interventions.generation import Batch, Request, Row, Token
 from kanary.interventions.steerable import Steerable
@@ -38,18 +38,11 @@ PROMPT = "The weather in Paris will be rainy tomorrow. Anna said that"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--run", type=Path, default=None, help="a run with one SAE (default: one is made)")
-    parser.add_argument("--model", default="bundled")
-    parser.add_argument("--text", default="labelled")
-    parser.add_argument("--site", default="resid_post.3")
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of sentences")
     args = parser.parse_args()
     lm = load_model(args.model, device="cpu")
     torch.manual_seed(0)
