@@ -230,6 +230,7 @@ GRAMMAR: tuple[tuple[str, dict[str, list[str]]], ...] = (
         "Ann: Yes.\nBen (with a nod): She did.\nأحيانًا نعم",
         {"grammar.sentence_start": ["Yes", "She", "أحيانًا"], "grammar.bracketed": ["with a nod"]},
     ),
+    ("Notice.\n§ 1 For each season.\n§ 12 The hirer.", {"grammar.sentence_start": ["Notice", "For", "The"]}),
     ("", {}),
 )
 

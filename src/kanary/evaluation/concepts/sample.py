@@ -19,7 +19,7 @@ from kanary.text.labelled.record import chosen_families
 from kanary.text.windows import Part
 
 EVERYWHERE = ("domain", "language", "script")
-"""Concepts with one of these prefixes, or with a family's name, are judged at every token."""
+"""Concepts with one of these prefixes, or with a family's name, are judged at every token, unless they are common ones."""
 _PER_LABEL = 24
 """Bytes per token and concept: labels and what is judged, as such, by halves, as numbers to be counted, and shuffled."""
 
@@ -199,8 +199,9 @@ def _judged(labels: Tensor, families: Sequence[str], concepts: Sequence[str]) ->
     prefixes = [name.partition(".")[0] for name in concepts]
     names = sorted(set(families))
     family = torch.tensor([names.index(each) for each in families])
-    for prefix in set(prefixes) - everywhere:
-        columns = torch.tensor([each == prefix for each in prefixes])
+    partly = [p not in everywhere or find_concept(name).common for p, name in zip(prefixes, concepts, strict=True)]
+    for prefix in sorted({prefix for prefix, part in zip(prefixes, partly, strict=True) if part}):
+        columns = torch.tensor([part and each == prefix for each, part in zip(prefixes, partly, strict=True)])
         marks = torch.zeros(len(names), dtype=torch.bool)
         marks[family[labels[:, columns].any(1)]] = True
         judged[:, columns] = marks[family][:, None]

@@ -20,6 +20,8 @@ class Concept:
     """For graded concepts: what its value is measured in."""
     switch: bool = True
     """Whether a passage can be written again with this concept alone switched (a contrastive pair)."""
+    common: bool = False
+    """Whether other families may say it too, where nobody marks it: it is judged in passages of its own family alone."""
 
     @property
     def family(self) -> str:
@@ -29,13 +31,21 @@ class Concept:
 _KNOWN: dict[str, Concept] = {}
 
 
-def concept(name: str, says: str, *, parent: str | None = None, unit: str | None = None, switch: bool = True) -> str:
+def concept(
+    name: str,
+    says: str,
+    *,
+    parent: str | None = None,
+    unit: str | None = None,
+    switch: bool = True,
+    common: bool = False,
+) -> str:
     """Registers a concept and returns its name; a parent must be registered before its children."""
     if name in _KNOWN:
         raise ValueError(f"concept {name!r} is registered twice")
     if parent is not None and parent not in _KNOWN:
         raise ValueError(f"concept {name!r} has the parent {parent!r}, which is not registered yet")
-    _KNOWN[name] = Concept(name, says, parent, unit, switch)
+    _KNOWN[name] = Concept(name, says, parent, unit, switch, common)
     return name
 
 

@@ -91,13 +91,17 @@ def _abbreviated(text: str, stop: int) -> bool:
 
 
 def _first(text: str, at: int) -> int:
-    """Where the first word of a sentence is from ``at`` on; numbers of steps and speakers of a play are passed over."""
+    """Where the first word of a sentence is from ``at`` on; numbers of steps and sections and speakers of a play are passed
+    over."""
     n = len(text)
     while at < n and text[at] in OPENERS:
         at += 1
-    end = at
+    section = text.startswith("§ ", at)
+    end = at = at + 2 * section
     while end < n and text[end].isdigit():
         end += 1
+    if section:
+        return end + 1
     if end > at and text[end : end + 2] in (". ", ") "):
         return _first(text, end + 2)
     if end > at and text[at - 1 : at] != " ":  # a line that starts with a number is a figure, not a sentence

@@ -10,19 +10,21 @@ from kanary.text.labelled.words.dialogue_topics import TOPICS, Topic, Turn, turn
 from kanary.text.labelled.world import MEN, WOMEN
 
 DIALOGUE = concept("domain.dialogue", "the text is a conversation", switch=False)
-QUESTION = concept("dialogue.question", "somebody asks for information or an opinion", switch=False)
-REQUEST = concept("dialogue.request", "somebody wants another to do something", switch=False)
-POLITE = concept("dialogue.polite_request", "a request that is put politely", parent=REQUEST)
-BLUNT = concept("dialogue.blunt_request", "a request that is put as an order", parent=REQUEST, switch=False)
-REPLY = concept("dialogue.reply_to_request", "the reply to a request, whatever it says", switch=False)
-AGREED = concept("dialogue.agreement", "the reply to a request is yes, in whatever words", parent=REPLY)
-REFUSED = concept("dialogue.refusal", "the reply to a request is no, in whatever words", parent=REPLY)
-COURTESY = concept("dialogue.courtesy", "words that are said for the sake of manners", switch=False)
-GREETING = concept("dialogue.greeting", "somebody greets another", parent=COURTESY)
-FAREWELL = concept("dialogue.farewell", "somebody takes leave", parent=COURTESY)
-APOLOGY = concept("dialogue.apology", "somebody asks for pardon", parent=COURTESY)
-THANKS = concept("dialogue.thanks", "somebody thanks another", parent=COURTESY)
-SARCASM = concept("dialogue.sarcasm", "praise that is meant as blame")
+QUESTION = concept("dialogue.question", "somebody asks for information or an opinion", switch=False, common=True)
+REQUEST = concept("dialogue.request", "somebody wants another to do something", switch=False, common=True)
+POLITE = concept("dialogue.polite_request", "a request that is put politely", parent=REQUEST, common=True)
+BLUNT = concept(
+    "dialogue.blunt_request", "a request that is put as an order", parent=REQUEST, switch=False, common=True
+)
+REPLY = concept("dialogue.reply_to_request", "the reply to a request, whatever it says", switch=False, common=True)
+AGREED = concept("dialogue.agreement", "the reply to a request is yes, in whatever words", parent=REPLY, common=True)
+REFUSED = concept("dialogue.refusal", "the reply to a request is no, in whatever words", parent=REPLY, common=True)
+COURTESY = concept("dialogue.courtesy", "words that are said for the sake of manners", switch=False, common=True)
+GREETING = concept("dialogue.greeting", "somebody greets another", parent=COURTESY, common=True)
+FAREWELL = concept("dialogue.farewell", "somebody takes leave", parent=COURTESY, common=True)
+APOLOGY = concept("dialogue.apology", "somebody asks for pardon", parent=COURTESY, common=True)
+THANKS = concept("dialogue.thanks", "somebody thanks another", parent=COURTESY, common=True)
+SARCASM = concept("dialogue.sarcasm", "praise that is meant as blame", common=True)
 
 
 class Request(NamedTuple):

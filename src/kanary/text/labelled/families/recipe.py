@@ -15,10 +15,10 @@ SPICE = concept("recipe.spice", "a spice, a herb or salt is named", parent=INGRE
 DAIRY = concept("recipe.dairy", "something made of milk goes into the dish", parent=INGREDIENT)
 VEGETARIAN = concept("recipe.vegetarian", "the dish is said to be without meat")
 STEP = concept("recipe.step", "a step of the method", unit="place in the order, from 1", switch=False)
-GRAMS = concept("recipe.grams", "an amount is given by weight", unit="grams", switch=False)
-VOLUME = concept("recipe.volume", "an amount of liquid is given", unit="millilitres", switch=False)
+GRAMS = concept("recipe.grams", "an amount is given by weight", unit="grams", switch=False, common=True)
+VOLUME = concept("recipe.volume", "an amount of liquid is given", unit="millilitres", switch=False, common=True)
 OVEN = concept("recipe.oven", "the temperature of the oven is given", unit="degrees Celsius")
-MINUTES = concept("recipe.minutes", "a length of time is given", unit="minutes", switch=False)
+MINUTES = concept("recipe.minutes", "a length of time is given", unit="minutes", switch=False, common=True)
 
 
 class Item(NamedTuple):

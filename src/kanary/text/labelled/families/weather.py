@@ -6,11 +6,17 @@ from kanary.text.labelled.shared import FUTURE, PAST, PRESENT, lines, tell
 from kanary.text.labelled.words import weather as words
 
 WEATHER = concept("domain.weather", "the text is a weather report", switch=False)
-RAIN = concept("weather.rain", "rain is spoken of as falling or coming")
-TEMPERATURE = concept("weather.temperature", "a temperature is given", unit="degrees Celsius", switch=False)
-COLD = concept("weather.cold", "the temperature given is below 5 degrees", parent=TEMPERATURE, unit="degrees Celsius")
-HOT = concept("weather.hot", "the temperature given is above 28 degrees", parent=TEMPERATURE, unit="degrees Celsius")
-WIND = concept("weather.wind", "a wind speed is given", unit="kilometres per hour")
+RAIN = concept("weather.rain", "rain is spoken of as falling or coming", common=True)
+TEMPERATURE = concept(
+    "weather.temperature", "a temperature is given", unit="degrees Celsius", switch=False, common=True
+)
+COLD = concept(
+    "weather.cold", "the temperature given is below 5 degrees", parent=TEMPERATURE, unit="degrees Celsius", common=True
+)
+HOT = concept(
+    "weather.hot", "the temperature given is above 28 degrees", parent=TEMPERATURE, unit="degrees Celsius", common=True
+)
+WIND = concept("weather.wind", "a wind speed is given", unit="kilometres per hour", common=True)
 
 SKIES = ["cloudy", "hazy", "pale", "grey", "milky", "leaden", "colourless", "patchy", "dim", "whitish"]
 WHEN = (0, 1, 1, 2, 2, 3, 3)
