@@ -147,6 +147,12 @@ class LLMServer:
         await asyncio.sleep(self.delay * self._chance.uniform(1 - self.spread, 1 + self.spread))
         if fault == "not JSON":
             return await _send(writer, b'{"choices": [', 200)
+        if fault and fault.startswith("sends:"):
+            return await _send(writer, fault[6:].encode(), 200)
+        if fault == "huge":
+            return await _send(writer, json.dumps({"choices": [], "more": "x" * 10_000_000}).encode(), 200)
+        if fault in ("endless", "dribbling"):
+            return await _endless(writer, 1 << 18 if fault == "endless" else 1)
         if fault == "no completion":
             return await _send(writer, b'{"object": "surprise", "choices": null}', 200)
         completion = self._completion(body, fault)
@@ -232,6 +238,15 @@ async def _stream(writer: asyncio.StreamWriter, completion: Body, fault: str | N
     writer.write(b"0\r\n\r\n" if fault != "broken stream" else b"9999\r\ndata: {")
     await writer.drain()
     return fault != "broken stream"
+
+
+async def _endless(writer: asyncio.StreamWriter, size: int) -> bool:
+    """A body that never ends, of pieces of ``size`` bytes, until the other side hangs up."""
+    writer.write(b"HTTP/1.1 200 .\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(f"{size:x}\r\n".encode() + b" " * size + b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
 
 
 def _event(writer: asyncio.StreamWriter, data: str) -> None:

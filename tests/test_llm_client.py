@@ -143,6 +143,38 @@ def test_a_silent_endpoint_is_tried_again() -> None:
         assert asked(server, timeout=0.5)[0] == [pytest.approx([6.8, 0.2])]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", ["huge", "endless", "dribbling"])
+def test_a_reply_without_end_is_cut_off_and_tried_again(fault: str, stream: bool) -> None:
+    with LLMServer(lambda body: RIGHT, fault=on(1, does=fault)) as server:
+        found, spent = asked(server, stream=stream, timeout=0.1)  # a second in all for one call
+    assert found == [pytest.approx([6.8, 0.2])]
+    assert (spent.calls, spent.retries) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "[]",
+        "null",
+        '"text"',
+        '{"choices": {}}',
+        '{"choices": [7]}',
+        '{"choices": [{"message": []}]}',
+        '{"choices": [{"message": {"content": 7}}]}',
+        '{"choices": [{"message": {"content": {"1": 7}}}]}',
+        '{"choices": [{"message": {"content": "{}"}, "logprobs": {"content": 5}}]}',
+        '{"choices": [{"message": {"content": "7"}, "logprobs": {"content": [{"token": null}]}}]}',
+        '{"choices": [{"message": {"content": "7"}, "logprobs": {"content": [{"token": "7", "top_logprobs": 3}]}}]}',
+    ],
+)
+def test_a_reply_of_wrong_types_is_tried_again(reply: str) -> None:
+    with LLMServer(lambda body: RIGHT, fault=on(1, does=f"sends:{reply}")) as server:
+        found, spent = asked(server)
+    assert found == [pytest.approx([6.8, 0.2])]
+    assert (spent.calls, spent.retries) == (1, 1)
+
+
 def test_what_never_works_is_given_up_and_the_rest_goes_on() -> None:
     with LLMServer(
         lambda body: RIGHT, fault=lambda number, body: "500" if "Question 3." in str(body["messages"]) else None

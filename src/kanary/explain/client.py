@@ -3,6 +3,7 @@
 The retry rule is ours, not the library's, so that what is sent again is counted, waited for by all, and bounded by the budget.
 """
 
+import asyncio
 import email.utils
 import json
 import os
@@ -27,6 +28,8 @@ OPENAI = "https://api.openai.com/v1"
 _NO_KEY = "none"  # what is sent to an endpoint that wants none
 _PATIENCE = 600.0  # seconds that an endpoint may ask us to wait
 _GONE = 8  # requests given up in a row: it is not the requests
+_LONGEST = 10  # timeouts that one call may take, however much comes
+_BYTES_PER_TOKEN, _BYTES = 4096, 1 << 22  # of a reply, at most: ten alternatives a token, and room to ramble
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,16 @@ class Client:
         reservation = await self.ledger.reserve(request)
         settle = reservation.lost  # also if this task is cancelled
         try:
-            found = answer(await self._send(sent), self.ledger.worst_tokens(request) // 3)
+            async with asyncio.timeout(_LONGEST * self.endpoint.timeout):
+                reply = await self._send(sent, _BYTES + _BYTES_PER_TOKEN * request.max_tokens)
+            found = answer(reply, self.ledger.worst_tokens(request) // 3)
             settle = _paid(reservation, found)
             return found
         except openai.APIStatusError as error:
             settle = reservation.refused
             return self._status(error, sent)
+        except TimeoutError:
+            return f"the answer did not end within {_LONGEST * self.endpoint.timeout:.0f} s"
         except (openai.APIError, Malformed, ValueError, RecursionError) as error:  # no connection, a cut body, not JSON
             if _never_left(error):
                 settle = reservation.refused
@@ -144,13 +151,13 @@ class Client:
         finally:
             await settle()
 
-    async def _send(self, sent: dict[str, Any]) -> Any:
-        completions = self._openai.chat.completions
-        if self.endpoint.stream:
-            async with completions.with_streaming_response.create(**sent) as response:
-                return await joined(_lines(response))
-        raw = await completions.with_raw_response.create(**sent)
-        return json.loads(raw.content)  # fast because no object is built for every alternative of every token
+    async def _send(self, sent: dict[str, Any], most: int) -> Any:
+        """The reply as an object; one of more than ``most`` bytes is malformed."""
+        async with self._openai.chat.completions.with_streaming_response.create(**sent) as response:
+            if self.endpoint.stream:
+                return await joined(_lines(response, most))
+            # fast because no object is built for every alternative of every token
+            return json.loads(b"".join([piece async for piece in _pieces(response, most)]))
 
     def _status(self, error: "APIStatusError", sent: dict[str, Any]) -> str | None:
         """What to do about an HTTP status: what failed, or None to send it again."""
@@ -199,12 +206,27 @@ class Client:
         return line if len(line) <= 200 else f"{line[:200]}…"
 
 
-async def _lines(response: Any) -> AsyncIterator[str]:
+async def _lines(response: Any, most: int) -> AsyncIterator[str]:
+    rest = b""
+    async for piece in _pieces(response, most):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode("utf-8", "replace")
+    yield rest.decode("utf-8", "replace")
+
+
+async def _pieces(response: Any, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes."""
+    size = 0
     try:
-        async for line in response.iter_lines():
-            yield line
+        async for piece in response.iter_bytes():
+            if (size := size + len(piece)) > most:
+                raise Malformed(f"the reply has more than {most:,} bytes")
+            yield piece
+    except Malformed:
+        raise
     except Exception as error:  # of the HTTP library beneath openai, which is another one from version to version
-        raise Malformed(f"the stream broke off ({type(error).__name__})") from error
+        raise Malformed(f"the reply broke off ({type(error).__name__})") from error
 
 
 def _paid(reservation: Reservation, found: Answer) -> Any:
