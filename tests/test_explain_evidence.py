@@ -205,33 +205,6 @@ def test_the_same_seed_gives_the_same_scores(run: Path, tmp_path: Path) -> None:
     assert found[0].summary == found[1].summary
 
 
-def test_runs_are_compared_on_as_many_features_of_every_density(run: Path, tmp_path: Path) -> None:
-    import shutil
-
-    shutil.copytree(run, other := tmp_path / "other")
-    out = tmp_path / "report"
-    answer = kanary(
-        "explain",
-        run,
-        other,
-        "--features",
-        "alive:5",
-        "--tokens",
-        "2K",
-        "--controls",
-        "0",
-        "--scorers",
-        "detection",
-        "--report",
-        out,
-    )
-    assert answer.code == 0, answer.err
-    assert "2 SAEs compared on" in answer.out
-    tables = sorted(out.glob("*/explanations.csv"))
-    assert len(tables) == 2
-    assert tables[0].read_text().split("\n", 1)[0] == tables[1].read_text().split("\n", 1)[0]
-
-
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from explain_world import CAKE, DOT, OF, PIECE, SEVEN, VOCABULARY, WORDS, after, mixed, on, pool
-from kanary.explain.controls import Judging, controls
+from kanary.explain.controls import Controls, Judging, shuffled
 from kanary.explain.embedding import Embedding
 from kanary.explain.evidence import gather, gather_random
 from kanary.explain.judges import EmbeddingJudge, Oracle, RuleJudge
@@ -195,13 +195,14 @@ def test_nothing_to_score_is_no_score() -> None:
 def test_every_control_stands_in_the_table() -> None:
     explanations = {i: explained(gather(WORLD, i)) for i in (1, 2, 3)}
     judging = Judging([(Detection(), RuleJudge())])
+    controls = Controls(WORLD, None, RuleExplainer(VOCABULARY), judging, VOCABULARY, 0)
 
     async def all_of_them() -> dict[str, list[tuple[Score, ...]]]:
         found: dict[str, list[tuple[Score, ...]]] = {}
-        async for name, scores in controls(
-            explanations, WORLD, None, RuleExplainer(VOCABULARY), judging, VOCABULARY, 0
-        ):
-            found.setdefault(name, []).append(scores)
+        others = shuffled(list(explanations), 0)
+        for latent, explanation in explanations.items():
+            async for name, scores in controls.of(latent, explanation, explanations[others[latent]]):
+                found.setdefault(name, []).append(scores)
         return found
 
     table = rows(run(all_of_them()))

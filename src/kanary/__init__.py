@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from kanary.evaluation.checks.check import check
     from kanary.evaluation.comparison.compare import compare
     from kanary.evaluation.evaluate import EvaluateConfig, evaluate
-    from kanary.explain.job import Explained, explain_features
+    from kanary.explain.explained import Explained
+    from kanary.explain.job import explain_features
     from kanary.explain.options import ExplainConfig
     from kanary.features.build import index
     from kanary.features.index import FeatureIndex
@@ -36,7 +37,8 @@ _HOMES = {
     "kanary.evaluation.checks.check": ["check"],
     "kanary.evaluation.comparison.compare": ["compare"],
     "kanary.evaluation.evaluate": ["EvaluateConfig", "evaluate"],
-    "kanary.explain.job": ["Explained", "explain_features"],
+    "kanary.explain.explained": ["Explained"],
+    "kanary.explain.job": ["explain_features"],
     "kanary.explain.options": ["ExplainConfig"],
     "kanary.features.build": ["index"],
     "kanary.features.index": ["FeatureIndex"],

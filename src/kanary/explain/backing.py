@@ -1,31 +1,31 @@
 """From the names on the command line to the explainer, the judges and the scorers of a job."""
 
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kanary.errors import KanaryError
+from kanary.explain.backends import open_backend
+from kanary.explain.cache import Cached
+from kanary.explain.client import Client, Endpoint
 from kanary.explain.controls import Judging
 from kanary.explain.embedding import Embedding
-from kanary.explain.evidence import gather
 from kanary.explain.judges import EmbeddingJudge, RuleJudge
 from kanary.explain.options import ExplainConfig
 from kanary.explain.pool import ConceptMarks, Pool
 from kanary.explain.rule import RuleExplainer
 from kanary.explain.scorers import Detection, Examples, Fuzzing, Intruder, RubricGrade, Simulation
+from kanary.explain.spending import Price
 from kanary.explain.surprisal import Surprisal
-from kanary.explain.types import Explainer, Failed, Judge, Scorer
+from kanary.explain.types import Explainer, Judge, Scorer
 from kanary.explain.vocabulary import Vocabulary
 from kanary.lm import LanguageModel
 
 ASKED = {"detection": 20, "fuzzing": 20, "intruder": 5, "simulation": 5}
 """Where a language model answers: positives and negatives, excerpts, questions, and excerpts of each kind at most."""
 _LEARNED_FROM = 4000  # pieces, from which it is learned how rare words are
-_REHEARSED = 5  # features
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Parts:
 
     explainer: Explainer
     judging: Judging
-    backends: tuple[Any, ...]
+    backends: tuple[Cached, ...]
     """Of language models that are asked."""
 
     @property
@@ -48,15 +48,11 @@ class Parts:
     def spent(self) -> str:
         return " ".join(str(backend.spent) for backend in self.backends)
 
-    async def tell_estimate(self, pool: Pool, latents: Sequence[int], config: ExplainConfig) -> None:
-        """Says on standard error what the calls will cost, before the first."""
-        if not self.backends:
-            return
-        import sys
-
-        estimate = await _estimate(self, pool, latents, config)
-        if estimate:
-            print(estimate, file=sys.stderr)
+    @property
+    def endpoint(self) -> Client | None:
+        """What is paid, where an endpoint is asked."""
+        found = (backend.backend for backend in self.backends)
+        return next((each for each in found if isinstance(each, Client)), None)
 
 
 async def open_parts(
@@ -73,7 +69,7 @@ async def open_parts(
     Raises:
         KanaryError: a back end cannot be opened: no key, no such folder.
     """
-    opened: dict[str, Any] = {}
+    opened: dict[str, Cached] = {}
     for name in (config.explainer, _judge_name(config)):
         if name.partition(":")[0] in ("llm", "local") and name not in opened:
             opened[name] = await _backend(name, config, stack, folder)
@@ -93,11 +89,7 @@ def _judge_name(config: ExplainConfig) -> str:
     return config.explainer if config.explainer.partition(":")[0] in ("rule", "llm", "local") else "embedding"
 
 
-async def _backend(name: str, config: ExplainConfig, stack: AsyncExitStack, folder: Path) -> Any:
-    from kanary.explain.backends import open_backend
-    from kanary.explain.client import Endpoint
-    from kanary.explain.spending import Price
-
+async def _backend(name: str, config: ExplainConfig, stack: AsyncExitStack, folder: Path) -> Cached:
     endpoint = None
     if name == "llm":
         assert config.llm is not None
@@ -114,7 +106,7 @@ async def _backend(name: str, config: ExplainConfig, stack: AsyncExitStack, fold
 
 
 def _explainer(
-    config: ExplainConfig, opened: dict[str, Any], folder: Path, vocabulary: Vocabulary, marks: ConceptMarks | None
+    config: ExplainConfig, opened: dict[str, Cached], folder: Path, vocabulary: Vocabulary, marks: ConceptMarks | None
 ) -> Explainer:
     kind, _, rest = config.explainer.partition(":")
     if kind == "rule":
@@ -132,7 +124,7 @@ def _explainer(
     return LLMExplainer(opened[config.explainer])
 
 
-def _judge(name: str, opened: dict[str, Any], embedding: Embedding) -> Judge:
+def _judge(name: str, opened: dict[str, Cached], embedding: Embedding) -> Judge:
     if name in opened:
         from kanary.explain.llm_judge import LLMJudge
 
@@ -171,29 +163,3 @@ def _texts(pool: Pool) -> list[str]:
     tokens = pool.text.tokens(np.maximum(pool.pieces.ids[which], 0))
     lengths = pool.pieces.length[which].tolist()
     return ["".join(row[:n]) for row, n in zip(tokens, lengths, strict=True)]
-
-
-async def _estimate(parts: Parts, pool: Pool, latents: Sequence[int], config: ExplainConfig) -> str:
-    """What the calls for all features will be, from those for a few, which are not sent."""
-    from kanary.explain.llm import LLMExplainer
-    from kanary.explain.llm_judge import LLMJudge
-    from kanary.explain.rehearsal import Rehearsal
-    from kanary.explain.spending import Price
-
-    rehearsal = Rehearsal()
-    explainer = LLMExplainer(rehearsal) if isinstance(parts.explainer, LLMExplainer) else parts.explainer
-    judging = Judging(
-        [(s, LLMJudge(rehearsal) if isinstance(judge, LLMJudge) else judge) for s, judge in parts.judging.scorers]
-    )
-    done = 0
-    for latent in latents[:_REHEARSED]:
-        evidence = gather(pool, latent, seed=config.seed)
-        try:
-            await judging.scores(await explainer.explain(evidence), evidence)
-        except Failed:
-            continue
-        done += 1
-    if not done:
-        return ""
-    price = Price.parse(config.price) if config.price else None
-    return str(rehearsal.estimate(features_done=done, features=len(latents), price=price))

@@ -12,6 +12,7 @@ from kanary.explain.evidence import gather, gather_random
 from kanary.explain.judges import Oracle
 from kanary.explain.pool import Pool, Subject
 from kanary.explain.rule import most_frequent_token, random_explanation
+from kanary.explain.scorers import cannot
 from kanary.explain.types import Evidence, Explainer, Explanation, Failed, Judge, Score, Scorer
 from kanary.explain.vocabulary import Vocabulary
 from kanary.lm import LanguageModel
@@ -30,8 +31,6 @@ class Judging:
     scorers: Sequence[tuple[Scorer, Judge]]
 
     async def scores(self, explanation: Explanation, evidence: Evidence) -> tuple[Score, ...]:
-        from kanary.explain.scorers import cannot
-
         found = []
         for scorer, judge in self.scorers:
             try:
@@ -58,53 +57,52 @@ class RandomSAE:
     """Latent -> the twin's."""
 
 
-async def controls(
-    explained: Mapping[int, Explanation],
-    pool: Pool,
-    random: tuple[RandomSAE, Pool] | None,
-    explainer: Explainer,
-    judging: Judging,
-    vocabulary: Vocabulary,
-    seed: int,
-) -> AsyncIterator[tuple[str, tuple[Score, ...]]]:
-    """The name of a control and its scores for one feature, one after another.
+@dataclass(frozen=True)
+class Controls:
+    """What the controls of a feature are made with."""
 
-    Args:
-        explained: the explanations of the features that controls are computed for; two or more to be shuffled.
-        random: the random SAE and its pool.
-    """
-    others = _shuffled(list(explained), seed)
-    of_explanations, oracle = judging.of_explanations(), judging.by(Oracle())
-    for latent, explanation in explained.items():
-        evidence = gather(pool, latent, seed=seed)
-        draw = np.random.default_rng([seed, latent, 21])
-        yield "oracle", await oracle.scores(explanation, evidence)
-        if latent in others:
-            yield "shuffled explanation", await of_explanations.scores(explained[others[latent]], evidence)
-        yield (
-            "random explanation",
-            await of_explanations.scores(random_explanation(evidence, vocabulary, draw), evidence),
-        )
+    pool: Pool
+    random: tuple[RandomSAE, Pool] | None
+    """The random SAE and its pool."""
+    explainer: Explainer
+    judging: Judging
+    vocabulary: Vocabulary
+    seed: int
+
+    async def of(
+        self, latent: int, explanation: Explanation, other: Explanation | None
+    ) -> AsyncIterator[tuple[str, tuple[Score, ...]]]:
+        """The name of a control and its scores, one after another.
+
+        Args:
+            other: another feature's explanation; None where there is only one feature.
+        """
+        evidence = gather(self.pool, latent, seed=self.seed)
+        draw = np.random.default_rng([self.seed, latent, 21])
+        of_explanations = self.judging.of_explanations()
+        yield "oracle", await self.judging.by(Oracle()).scores(explanation, evidence)
+        if other:
+            yield "shuffled explanation", await of_explanations.scores(other, evidence)
+        drawn = random_explanation(evidence, self.vocabulary, draw)
+        yield "random explanation", await of_explanations.scores(drawn, evidence)
         try:
-            frequent = most_frequent_token(evidence, vocabulary)
+            frequent = most_frequent_token(evidence, self.vocabulary)
             yield "most frequent token", await of_explanations.scores(frequent, evidence)
         except Failed:
             pass
-        noise = gather_random(pool, latent, seed=seed)
-        yield "random latent", await _explained(noise, explainer, judging)
-        if random and latent in random[0].twins:
-            other = gather(random[1], random[0].twins[latent], seed=seed)
-            yield "random SAE", await _explained(other, explainer, judging)
+        yield "random latent", await self._explained(gather_random(self.pool, latent, seed=self.seed))
+        if self.random and latent in self.random[0].twins:
+            twin = gather(self.random[1], self.random[0].twins[latent], seed=self.seed)
+            yield "random SAE", await self._explained(twin)
+
+    async def _explained(self, evidence: Evidence) -> tuple[Score, ...]:
+        try:
+            return await self.judging.scores(await self.explainer.explain(evidence), evidence)
+        except Failed:
+            return ()
 
 
-async def _explained(evidence: Evidence, explainer: Explainer, judging: Judging) -> tuple[Score, ...]:
-    try:
-        return await judging.scores(await explainer.explain(evidence), evidence)
-    except Failed:
-        return ()
-
-
-def _shuffled(latents: Sequence[int], seed: int) -> dict[int, int]:
+def shuffled(latents: Sequence[int], seed: int) -> dict[int, int]:
     """Of every latent another one, each once; none where there is only one."""
     if len(latents) < 2:
         return {}

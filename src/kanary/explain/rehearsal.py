@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass
 
+from kanary.explain.allowance import Need
 from kanary.explain.asking import Answer, Request
 from kanary.explain.schema import placeholder, usual_tokens
-from kanary.explain.spending import Price, Spent
+from kanary.explain.spending import Price
 
 _BYTES_PER_TOKEN = 4.0  # of English with JSON around it; the count after the job is the endpoint's own
 
@@ -22,7 +23,13 @@ class Estimate:
 
     def __str__(self) -> str:
         cost = "" if self.usd is None else f", about ${self.usd:.{2 if self.usd >= 1 else 4}f}"
-        return f"about {self.calls:,} calls: {self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}"
+        return f"about {self.calls:,} calls, {self.tokens_in:,} tokens in and {self.tokens_out:,} out{cost}"
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Estimate(
+            self.calls + other.calls, self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, usd
+        )
 
 
 class Rehearsal:
@@ -31,22 +38,26 @@ class Rehearsal:
     name = identity = "rehearsal"
 
     def __init__(self) -> None:
-        self.calls, self.tokens_in, self.tokens_out = 0, 0.0, 0
-
-    @property
-    def spent(self) -> Spent:
-        return Spent(self.calls, 0, round(self.tokens_in), self.tokens_out, None, 0.0, 0, 0)
+        self.asked: list[Request] = []
 
     async def answer(self, request: Request) -> Answer:
-        self.calls += 1
-        self.tokens_in += request.bytes / _BYTES_PER_TOKEN
-        self.tokens_out += usual_tokens(request.schema)
+        self.asked.append(request)
         return Answer(json.dumps(placeholder(request.schema)), 0, 0)
 
     def estimate(self, features_done: int, features: int, price: Price | None = None) -> Estimate:
         """For a job of ``features``, of which ``features_done`` were rehearsed."""
         more = features / max(features_done, 1)
-        tokens_in, tokens_out = round(more * self.tokens_in), round(more * self.tokens_out)
-        return Estimate(
-            round(more * self.calls), tokens_in, tokens_out, price.of(tokens_in, tokens_out) if price else None
-        )
+        tokens_in, tokens_out = (round(more * tokens) for tokens in self._tokens())
+        usd = price.of(tokens_in, tokens_out) if price else None
+        return Estimate(round(more * len(self.asked)), tokens_in, tokens_out, usd)
+
+    def need(self, features_done: int, price: Price | None = None) -> Need:
+        """Of one feature."""
+        known, each = price or Price(0.0, 0.0), max(features_done, 1)
+        dearest = max(self.asked, key=lambda request: known.of(request.bytes, request.max_tokens), default=None)
+        return Need(len(self.asked) / each, known.of(*self._tokens()) / each, dearest)
+
+    def _tokens(self) -> tuple[float, int]:
+        """Of all questions, and of the usual answers to them."""
+        asked = sum(request.bytes for request in self.asked) / _BYTES_PER_TOKEN
+        return asked, sum(usual_tokens(request.schema) for request in self.asked)

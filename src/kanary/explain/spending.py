@@ -114,7 +114,7 @@ class Ledger:
             BudgetSpent: even with nothing in flight, it might pass the budget.
         """
         async with self._settled:
-            while self._committed + (most := self._most(request)) > (math.inf if self.budget is None else self.budget):
+            while self._committed + (most := self.most(request)) > (math.inf if self.budget is None else self.budget):
                 if not self._reserved:
                     raise BudgetSpent(
                         f"The budget of ${self.budget:g} is nearly spent: ${self._committed:.4f} so far, and the next call "
@@ -125,16 +125,22 @@ class Ledger:
             return Reservation(self, request, most)
 
     @property
+    def charged(self) -> float:
+        """US dollars that were, or may have been, charged."""
+        return (self.usd or 0.0) + self._unsure
+
+    @property
     def _committed(self) -> float:
-        """US dollars that are spent or may still be charged."""
-        return (self.usd or 0.0) + self._unsure + self._reserved
+        """The same, with what those in flight may cost."""
+        return self.charged + self._reserved
 
     def worst_tokens(self, request: Request) -> int:
         """More tokens than a question has: one a byte until the endpoint has counted some, then by what it counted."""
         rate = 1.0 if self._densest is None else min(1.0, _MARGIN * self._densest)
         return math.ceil(rate * request.bytes) + _OVERHEAD * len(request.messages)
 
-    def _most(self, request: Request) -> float:
+    def most(self, request: Request) -> float:
+        """US dollars that ``request`` costs at most."""
         return self.price.of(self.worst_tokens(request), request.max_tokens) if self.price else 0.0
 
     async def _settle(self, reserved: float) -> None:

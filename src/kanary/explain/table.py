@@ -109,14 +109,20 @@ def shown(table: Sequence[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
+def told(value: Estimate, digits: int = 3) -> str:
+    """``0.672 [0.661, 0.683]``."""
+    if value.value is None:
+        return ""
+    interval = "" if value.low is None or value.high is None else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return f"{value.value:.{digits}f}{interval}"
+
+
 def summary(table: Sequence[Row], *, sae: str, by: str, features: int, failed: int) -> str:
     """One line: every score of the explanations with its interval, judge and n."""
     parts = []
     for row in table:
         if row.what == ITSELF and row.value.value is not None:
-            low, high = row.value.low, row.value.high
-            interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
-            parts.append(f"{row.scorer} {row.value.value:.2f}{interval} (judge {row.judge}, n {row.n})")
+            parts.append(f"{row.scorer} {told(row.value, 2)} (judge {row.judge}, n {row.n})")
     lost = f", {failed} without an explanation" if failed else ""
     missing = sum(row.failures for row in table if row.what == ITSELF)
     lost += f", {missing:,} answers missing" if missing else ""
@@ -126,14 +132,14 @@ def summary(table: Sequence[Row], *, sae: str, by: str, features: int, failed: i
 def write_explanations(path: Path, results: Mapping[int, Result]) -> None:
     """A row per feature and score, as CSV: explanation, score, interval, n, failures, and what the judge said."""
     header = ["latent", "title", "explanation", "by", "score", "judge", "value", "low", "high", "n", "failures", "said"]
-    write_text(path, _csv([header, *_explained(results)]))
+    write_text(path, csv_text([header, *_explained(results)]))
 
 
 def write_table(path: Path, table: Sequence[Row], **columns: str) -> None:
     """A row per score and control; ``columns`` are put before the others, the same in every row."""
     values = [columns | row.to_json() for row in table]
     names = list(dict.fromkeys(name for row in values for name in row))
-    write_text(path, _csv([names, *([row.get(name) for name in names] for row in values)]))
+    write_text(path, csv_text([names, *([row.get(name) for name in names] for row in values)]))
 
 
 def _explained(results: Mapping[int, Result]) -> Iterator[list[Any]]:
@@ -146,7 +152,8 @@ def _explained(results: Mapping[int, Result]) -> Iterator[list[Any]]:
             yield [*said, *[None] * 8]
 
 
-def _csv(lines: Iterable[Sequence[Any]]) -> str:
+def csv_text(lines: Iterable[Sequence[Any]]) -> str:
+    """Lines of cells as CSV; a text that a spreadsheet would take for a formula is guarded."""
     import csv
     import io
 
@@ -159,5 +166,5 @@ def _csv(lines: Iterable[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        return guarded(value)  # no spreadsheet may take it for a formula
+        return guarded(value)
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,77 @@
+"""How a job's work runs: many features at once, none begun that the budget could not finish, and from a notebook too."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+from kanary.errors import KanaryError
+from kanary.explain.allowance import Allowance
+
+T = TypeVar("T")
+
+
+async def each(
+    things: Iterable[T], work: Callable[[T], Awaitable[None]], *, at_once: int, allowance: Allowance | None = None
+) -> KanaryError | None:
+    """Works on the ``things`` in their order, ``at_once`` together. None is begun that ``allowance`` has no room for.
+
+    Returns:
+        Why it ended before the last: an error of ``work``, or what the allowance says. What was begun is finished first.
+    """
+    waiting = iter(things)
+    stop: list[KanaryError] = []
+
+    async def worker() -> None:
+        for thing in waiting:
+            try:
+                if stop or (allowance and not await allowance.begin()):
+                    return
+                try:
+                    await work(thing)
+                finally:
+                    if allowance:
+                        await allowance.end()
+            except KanaryError as error:
+                stop.append(error)
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+    if stop:
+        return stop[0]
+    return allowance.refused if allowance else None
+
+
+def finished(job: Coroutine[Any, Any, T]) -> T:
+    """Runs ``job`` to its end, in a thread of its own where this one already has a loop, as a notebook's has."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(job)
+    found: list[T] = []
+    failed: list[BaseException] = []
+    begun: list[Callable[[], object]] = []
+
+    async def work() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        begun.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        found.append(await job)
+
+    def run() -> None:
+        try:
+            asyncio.run(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:  # which comes to this thread alone: the other would go on asking, and paying
+        for cancel in begun:
+            cancel()
+        thread.join()
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]
