@@ -12,6 +12,7 @@ import kanary
 from feature_runs import build, make_run, stories
 from kanary.errors import KanaryError
 from kanary.interventions.edits import Condition, Where, ablate, add, project_out, scale, set_to
+from kanary.interventions.observing import Observing
 from kanary.interventions.ranges import find_ranges, measure_ranges
 from kanary.interventions.steer import Steering
 from kanary.interventions.steerable import Steerable
@@ -193,3 +194,29 @@ def test_maxima_come_from_the_runs_index_and_equal_those_measured(tiny_llama: Pa
     other = make_run(tmp_path / "other", tiny_llama, tmp_path / "stories.jsonl", seed=1)
     with pytest.raises(KanaryError, match="no feature index of this SAE"):
         kanary.steer(lm, other, {latent: 2.0}, index=run)
+
+
+def test_a_pass_that_somebody_else_makes_is_not_taken_for_the_watched_one(lm: LanguageModel, panel: Steerable) -> None:
+    ids, _ = tokens_of(lm, PROMPT)
+    with Observing(panel, {"early": [0, 1, 2]}) as mine:
+        lm.model(input_ids=ids)
+        seen = mine.observed["early"].clone()
+        other = threading.Thread(target=lambda: lm.model(input_ids=ids[:, :2]))
+        other.start()
+        other.join()
+        assert torch.equal(mine.observed["early"], seen)
+        assert seen.shape == (*ids.shape, 3)
+
+
+def test_watching_alone_sees_what_steering_sees(lm: LanguageModel, panel: Steerable) -> None:
+    ids, _ = tokens_of(lm, PROMPT)
+    watched = {"early": list(range(D_SAE)), "late": [3, 1], "twin": [2]}
+    with Observing(panel, watched) as mine, torch.no_grad():
+        mine.special = torch.isin(ids, torch.tensor(sorted(lm.special_ids)))
+        lm.model(input_ids=ids)
+    with Steering(panel, {}, observe=watched) as steering, torch.no_grad():
+        lm.model(input_ids=ids)
+    assert mine.observed.keys() == steering.observed.keys()
+    for sae, codes in steering.observed.items():
+        assert torch.equal(mine.observed[sae], codes)
+        assert codes.any()

@@ -13,6 +13,7 @@ from kanary.interventions.edits import Edit, Vector
 from kanary.interventions.plan import NEVER, AtSite, Change, Directions, Gates, Held, Latents
 from kanary.interventions.steerable import Steerable
 from kanary.sae.decoders.linear import LinearDecoder
+from kanary.sae.some import SomeLatents
 
 
 class Asked(NamedTuple):
@@ -95,7 +96,7 @@ def _latents(
         each.edit.when is not None and panel.name(each.edit.when.sae) == name for each in asked
     )
     straight = type(sae.decoder) is LinearDecoder and all(each.edit.kind == "add" for each in mine)
-    return Latents(name, sae, columns, lookup, changes, straight and not needed)
+    return Latents(name, sae, columns, lookup, changes, SomeLatents(sae, columns), straight and not needed)
 
 
 def _rounds(asked: Iterable[Asked]) -> list[list[Asked]]:

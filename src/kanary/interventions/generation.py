@@ -15,6 +15,8 @@ from torch import Tensor
 from kanary.errors import KanaryError
 from kanary.interventions.cache import Past, joined, kept, nothing, without_last
 from kanary.interventions.edits import Edit
+from kanary.interventions.observing import Observing
+from kanary.interventions.prompts import special_at
 from kanary.interventions.steer import Steering
 from kanary.interventions.steerable import Steerable
 from kanary.lm import LanguageModel
@@ -103,7 +105,7 @@ class Batch:
         self._waiting: list[Row] = []
         self._ends = ends(panel.lm)
         self._past: Past = nothing(0, panel.lm.device)
-        self._pass: tuple[Any, Steering | None] | None = None
+        self._pass: tuple[Any, Steering | Observing | None, list[dict[str, list[int]]]] | None = None
 
     @property
     def lm(self) -> LanguageModel:
@@ -232,8 +234,10 @@ class Batch:
         """
         device = self.lm.device
         mask = torch.cat([past.seen, seen.to(device)], 1)
-        steering = self._steering(rows)
-        turn: AbstractContextManager[object] = self.lm.alone() if steering is None else steering
+        session, places = self._session(rows)
+        if isinstance(session, Observing):
+            session.special = special(self.lm, tokens, seen)
+        turn: AbstractContextManager[object] = self.lm.alone() if session is None else session
         with turn:
             out = self.lm.model(
                 input_ids=tokens.to(device),
@@ -244,23 +248,31 @@ class Batch:
                 logits_to_keep=1,
             )
             # fast because all rows are read off the tensor at once
-            observed = {} if steering is None else {sae: codes.tolist() for sae, codes in steering.observed.items()}
-        read = [(out.logits[i, -1], _own(observed, i, columns)) for i, columns in enumerate(_columns(rows))]
+            observed = {} if session is None else {sae: codes.tolist() for sae, codes in session.observed.items()}
+        read = [(out.logits[i, -1], _own(observed, i, columns)) for i, columns in enumerate(places)]
         return Past(past.cache, mask), read
 
-    def _steering(self, rows: Sequence[Row]) -> Steering | None:
-        """The steering of these rows; kept until rows, edits or SAEs change."""
+    def _session(self, rows: Sequence[Row]) -> tuple["Steering | Observing | None", list[dict[str, list[int]]]]:
+        """How these rows are steered and watched, and :func:`_columns`; kept until rows, edits or SAEs change."""
         key = (self.panel, [(row, row.edits) for row in rows])
         if self._pass is None or self._pass[0] != key:
-            self._pass = (key, self._made(rows))
-        return self._pass[1]
+            self._pass = (key, self._made(rows), _columns(rows))
+        return self._pass[1:]
 
-    def _made(self, rows: Sequence[Row]) -> Steering | None:
+    def _made(self, rows: Sequence[Row]) -> "Steering | Observing | None":
         edits, watched = [row.edits or None for row in rows], _watched(rows)
-        if not any(edits) and not watched:
-            return None
+        if not any(edits):
+            return Observing(self.panel, watched) if watched else None
         prompts = [len(row.request.prompt) for row in rows]
         return Steering(self.panel, rows=edits, observe=watched, prompts=prompts)
+
+
+def special(lm: LanguageModel, tokens: Tensor, seen: Tensor) -> Tensor | None:
+    """``[rows, position]`` bool: where ``tokens`` are BOS, EOS or, ``seen`` being 0, padding; None where none is."""
+    # fast because a step reads a handful of tokens, which Python looks up sooner than torch
+    if tokens.shape[1] == 1 and lm.special_ids.isdisjoint(tokens.flatten().tolist()):
+        return None
+    return (special_at(lm, tokens) | (seen == 0)).to(lm.device)
 
 
 def _watched(rows: Sequence[Row]) -> dict[str, list[int]]:

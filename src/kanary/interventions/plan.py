@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.interventions.few import codes_of_few
 from kanary.interventions.passing import Passing
 from kanary.sae import SAE
 from kanary.sae.decoders.linear import LinearDecoder
+from kanary.sae.some import SomeLatents
 
 BLOCK = 2**22
 """Numbers of the largest block of contributions held at a time."""
@@ -105,6 +105,8 @@ class Latents:
     """``[d_sae]`` int64: column of each latent, or -1."""
     changes: tuple[Change, ...]
     """One after the other."""
+    some: SomeLatents
+    """Those in ``columns``, ready to be read."""
     blind: bool
     """What is added does not depend on the codes, and nobody asks for them: they need not be known."""
 
@@ -112,14 +114,7 @@ class Latents:
         """The codes of ``x [batch, position, d_model]``: ``[batch, position, m]``, 0 at special tokens."""
         if self.blind:
             return self.sae.mean.new_zeros(*special.shape, len(self.columns))
-        if (few := codes_of_few(self.sae, x, special, self.columns)) is not None:
-            return few
-        codes = self.sae.encode(x, special)
-        column = self.lookup[codes.indices]
-        kept = column >= 0
-        dense = codes.values.new_zeros(codes.tokens, len(self.columns))
-        dense[codes.rows()[kept], column[kept]] = codes.values[kept]
-        return dense.view(*special.shape, -1)
+        return self.some(x, special)
 
     def added(self, passing: Passing, known: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
         """(``[batch, position]`` bool where anything changes, ``[batch, position, d_model]`` raw), or None."""

@@ -20,6 +20,7 @@ class Speller:
         """
         self._tokenizer = tokenizer
         self._stops = [stop for stop in stops if stop]
+        self._lengths: dict[int, int] = {}
         self._ids = list(before[-1:])
         self._said = len(self._text(self._ids))
         self._held = ""
@@ -34,8 +35,7 @@ class Speller:
         if whole.endswith(BROKEN) and len(self._ids) < 16:  # a character of UTF-8 has 4 bytes; longer is damage
             return ""
         piece = whole[self._said :]
-        self._ids = [id]
-        self._said = len(self._text(self._ids))
+        self._ids, self._said = [id], self._length(id)
         return self._release(piece)
 
     def finish(self) -> str:
@@ -45,6 +45,12 @@ class Speller:
         rest, self._held = self._held + self._text(self._ids)[self._said :], ""
         self._ids, self._said = [], 0
         return self._cut(rest)
+
+    def _length(self, id: int) -> int:
+        """Of the text of one token; kept, because a text has few different ones."""
+        if id not in self._lengths:
+            self._lengths[id] = len(self._text([id]))
+        return self._lengths[id]
 
     def _text(self, ids: list[int]) -> str:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

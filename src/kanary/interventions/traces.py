@@ -25,6 +25,10 @@ FOLDER = "traces"
 """In a run folder; each trace is a file ``WHEN-xxxx.jsonl`` there."""
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
+_encode = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False
+).encode  # fast because it is made once, not for every line
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -49,6 +53,7 @@ class Recorder:
     """Writes one trace."""
 
     name: str
+    _path: Path
     _file: IO[str] = field(repr=False)
 
     def token(self, token: str, id: int, written: bool, values: Mapping[str, float]) -> None:
@@ -61,8 +66,8 @@ class Recorder:
         self._line({"ended": why})
 
     def _line(self, value: Mapping[str, Any]) -> None:
-        with disk_errors(Path(self._file.name)):
-            self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        with disk_errors(self._path):
+            self._file.write(_encode(value) + "\n")
             self._file.flush()
 
 
@@ -75,7 +80,7 @@ def recording(run: str | os.PathLike[str], watches: Sequence[Watch], about: Mapp
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("x", encoding="utf-8")
     with file:
-        recorder = Recorder(name, file)
+        recorder = Recorder(name, path, file)
         watched = {w.name: {"threshold": w.threshold, "weights": w.weights, "on_alarm": w.on_alarm} for w in watches}
         created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         recorder._line({"format": FORMAT, "created": created, **about, "watches": watched})

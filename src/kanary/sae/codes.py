@@ -99,6 +99,16 @@ class SparseCodes:
         found[self.rows()[at]] = self.values[at]
         return found.reshape(self.shape)
 
+    def columns(self, latents: Tensor) -> Tensor:
+        """``[..., m]``, the values of ``latents [m]``, no two alike, at every token."""
+        place = torch.full((self.d_sae,), -1, dtype=torch.int64, device=latents.device)
+        place[latents] = torch.arange(len(latents), device=latents.device)
+        column = place[self.indices]
+        kept = column >= 0
+        found = self.values.new_zeros(self.tokens, len(latents))
+        found[self.rows()[kept], column[kept]] = self.values[kept]
+        return found.reshape(*self.shape, len(latents))
+
     def to(self, device: str | torch.device) -> "SparseCodes":
         indices, values, offsets = (t.to(device) for t in (self.indices, self.values, self.offsets))
         return SparseCodes(indices, values, offsets, self.d_sae, self.shape)

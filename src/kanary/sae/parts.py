@@ -182,6 +182,13 @@ class Sparsifier(Part):
         rows, latents = mask.nonzero(as_tuple=True)
         return latents, torch.bincount(rows, minlength=len(pre))
 
+    def fires(self, pre: Tensor, others: "Others") -> Tensor | None:
+        """Which of some latents' ``pre [tokens, m]`` are selected at inference: ``[tokens, m]`` bool.
+
+        Sooner known than by :meth:`select`, which is given all latents; None where only that can tell.
+        """
+        return None
+
     def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
         """Chooses among the selected ``pre [nnz]`` once the whole batch is known: a boolean ``[nnz]``, or None for all.
 
@@ -207,6 +214,10 @@ class Sparsifier(Part):
     @torch.no_grad()
     def reset(self, latents: Tensor) -> None:
         """Puts the parameters of ``latents [m]`` back to their start (resampling)."""
+
+
+Others = Callable[[slice, slice | Tensor], Tensor]
+"""(latents, tokens) -> their pre-activations; -inf at the latents in question."""
 
 
 class SelectAgain(Exception):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kanary.config import option
 from kanary.kernels import Pattern
-from kanary.sae.parts import SelectAgain, part
+from kanary.sae.parts import Others, SelectAgain, part
 from kanary.sae.sparsifiers.topk import ScheduledK, TopKOptions
 
 SLACK = 1.5  # candidates per wanted entry: enough that the floor of the last batch nearly always serves this one
@@ -45,6 +45,9 @@ class BatchTopK(ScheduledK):
         if self.floor < 0:
             self.floor.fill_(self._guess(pre))
         return pre > self.floor
+
+    def fires(self, pre: Tensor, others: Others) -> Tensor | None:
+        return None if self.training else self.mask(pre)
 
     def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
         # fast because only the entries above last batch's floor are ranked, not the whole [tokens, d_sae] matrix;

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kanary.config import option
-from kanary.sae.parts import Active, Decoder, Sparsifier, part
+from kanary.sae.parts import Active, Decoder, Others, Sparsifier, part
 
 START_L0 = 32.0
 
@@ -39,6 +39,9 @@ class Penalised(Sparsifier):
 
     def initial_strength(self) -> float:
         raise NotImplementedError
+
+    def fires(self, pre: Tensor, others: Others) -> Tensor | None:
+        return torch.ones_like(pre, dtype=torch.bool)  # activate tells, as for all latents
 
     def before_step(self, step: int, steps: int) -> None:
         self._warm = min(1.0, (step + 1) / max(1.0, self.options.sparsity_warmup * steps))

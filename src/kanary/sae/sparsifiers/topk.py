@@ -8,10 +8,13 @@ from torch import Tensor
 from kanary.config import option
 from kanary.errors import KanaryError
 from kanary.kernels import Pattern
-from kanary.sae.parts import Sparsifier, part
+from kanary.sae.parts import Others, Sparsifier, part
 
 SIZES = (16, 8, 4)
 """Entries per group in the search for the largest: the first that leaves four groups for each one that is wanted."""
+
+FEW, FIRST = 32, 16
+"""Tokens at most of which some latents are ranked, and latents per k that they must stand up to before the rest."""
 
 
 def k_at(step: int, steps: int, k: int, start: int, share: float) -> int:
@@ -63,6 +66,21 @@ class TopK(ScheduledK):
         k = self._k if pre.dtype != torch.bfloat16 else min(pre.shape[1], self._k + 8 + self._k // 4)
         latents = row_topk(pre, k)
         return latents.reshape(-1), torch.full((len(pre),), k, device=pre.device)
+
+    def fires(self, pre: Tensor, others: Others) -> Tensor | None:
+        if len(pre) > FEW:
+            return None
+        # fast because where k of the first latents are above the best of those in question, the rest is not multiplied
+        best, size = pre.amax(1, keepdim=True), FIRST * self._k
+        first = others(slice(size), slice(None))
+        left = ((best[:, 0] > 0) & ((first > best).sum(1) < self._k)).nonzero()[:, 0]
+        found = torch.zeros_like(pre, dtype=torch.bool)
+        if len(left):
+            mine = pre[left]
+            every = torch.cat([mine, first[left], others(slice(size, None), left)], 1)
+            least = every.topk(self._k, dim=1, sorted=False).values.amin(1, keepdim=True)
+            found[left] = (mine >= least) & (mine > 0)
+        return found
 
     def narrow(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
         if len(pre) == self._k * pattern.tokens:
