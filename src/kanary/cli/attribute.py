@@ -53,7 +53,7 @@ def command(
     from kanary.interventions.attribution import attribute
     from kanary.interventions.steerable import Steerable
 
-    opened = Steerable.open(run, model=model, device=device)
+    opened = Steerable.open(run, model=model, device=device, asks="--sae {}")
     found = attribute(
         opened.lm,
         opened.saes[opened.name(sae)],

@@ -35,8 +35,10 @@ def command(
 ) -> None:
     from kanary.files import write_json
     from kanary.interventions.hunt import hunt
+    from kanary.interventions.steerable import Steerable
 
-    found = hunt(what, run, sae=sae, pairs=pairs, seed=seed, model=model, device=device)
+    panel = Steerable.open(run, model=model, device=device, asks="--sae {}")
+    found = hunt(what, panel, sae=sae, pairs=pairs, seed=seed)
     if out:
         write_json(out, found.to_json())
     for line in _lines(found):

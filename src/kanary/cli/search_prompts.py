@@ -59,7 +59,7 @@ def command(
     else:
         lists = concept_prompts(concept, pairs, seed)
     refuse_prompts(*lists)
-    opened = Steerable.open(run, model=model, device=device)
+    opened = Steerable.open(run, model=model, device=device, asks="--sae {}")
     options = {"by": by, "top": top, "concept": concept, "seed": seed}
     found = search_prompts(opened.lm, opened.saes[opened.name(sae)], *lists, pool=pool, **options, quiet=False)  # type: ignore[arg-type]
     if out:

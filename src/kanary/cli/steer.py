@@ -60,7 +60,7 @@ def command(
     from kanary.interventions.steerable import Steerable
 
     numbers = coerce("--seeds", tuple[int, ...], seeds)
-    panel = Steerable.open(run, model=model, device=device, text=text)
+    panel = Steerable.open(run, model=model, device=device, text=text, asks="--feature {}:12")
     edits = requested_edits(feature, strength or [2.0], kind, unit)
     options = {"seeds": numbers, "tokens": tokens, "temperature": temperature}
     if sweep:

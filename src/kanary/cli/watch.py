@@ -75,7 +75,7 @@ def command(
         typer.echo("\n".join(session.listed(run)))
         return
     examples = _examples(positive, negative)
-    panel = Steerable.open(run, model=model, device=device)
+    panel = Steerable.open(run, model=model, device=device, asks="--sae {}")
     if make is not None:
         action = on_alarm if on_alarm != "log" or not steer else "steer"
         wanted = session.Wanted(feature or (), false_alarms, action, steer or (), webhook, seed)  # type: ignore[arg-type]

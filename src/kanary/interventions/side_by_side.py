@@ -102,10 +102,11 @@ def side_by_side(
 
 
 def named(edits: Sequence[Edit]) -> str:
-    """Edits in a few words, such as ``12 ×4``."""
+    """Edits in a few words, such as ``12 ×4``, or ``topk:12 ×4`` where the SAE is named."""
     words = []
     for edit in edits:
         name = edit.feature.name if isinstance(edit.feature, Vector) else str(edit.feature)
+        name = name if edit.sae is None else f"{edit.sae}:{name}"
         unit = {"maximum": "×", "sigma": "σ", "raw": "raw "}[edit.unit]
         shown = {"add": f"{unit}{edit.amount:g}", "set": f"= {unit}{edit.amount:g}", "scale": f"scaled {edit.amount:g}"}
         words.append(f"{name} {shown.get(edit.kind, edit.kind.replace('_', ' '))}")

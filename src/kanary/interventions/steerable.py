@@ -34,6 +34,7 @@ class Steerable:
         index: str | os.PathLike[str] | None = None,
         text: str | None = None,
         ranges: Mapping[str, Ranges] | None = None,
+        asks: str = "sae={!r}",
     ) -> None:
         """
         Args:
@@ -41,11 +42,12 @@ class Steerable:
             index: a run or an index from which maxima are taken; by default that of the run which the SAE was read from.
             text: measure maxima on this text where there is no index.
             ranges: known already, by SAE.
+            asks: how the user names one of several SAEs, for errors; ``{}`` stands for the name.
 
         Raises:
             KanaryError: an SAE was trained on another model (both are named), or reads another width or site.
         """
-        self.lm, self._index, self._text = lm, index, text
+        self.lm, self._index, self._text, self._asks = lm, index, text, asks
         self.saes = {name: sae.to(lm.device) for name, sae in _opened(saes).items()}
         self.sites = {}
         for name, sae in self.saes.items():
@@ -87,8 +89,10 @@ class Steerable:
         if not self.saes:
             raise KanaryError("No SAE was given, so there are no features: only vectors can be added or projected out.")
         if sae is None:
+            *others, last = self.saes
             raise KanaryError(
-                f"There are {len(self.saes)} SAEs; say which one is meant: sae={next(iter(self.saes))!r}."
+                f"There are {len(self.saes)} SAEs, {', '.join(others)} and {last}: say which one is meant, such as "
+                f"{self._asks.format(last)}."
             )
         raise KanaryError(f"There is no SAE {sae!r} here. {nearest(str(sae), self.saes)}")
 
