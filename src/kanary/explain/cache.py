@@ -123,6 +123,7 @@ class Cached:
         self.backend, self.kept = backend, kept
         self.hits = 0
         self._asking: dict[str, asyncio.Future[Answer]] = {}
+        self._unkept: KanaryError | None = None
 
     @property
     def name(self) -> str:
@@ -137,6 +138,7 @@ class Cached:
         return replace(self.backend.spent, cached=self.hits)
 
     async def answer(self, request: Request) -> Answer:
+        """Raises :class:`KanaryError` once an answer could not be kept: none that could not be is asked for."""
         key = request.key(self.identity)
         while (asking := self._asking.get(key)) is not None:
             await asyncio.wait([asking])  # if it failed, this one tries itself
@@ -146,16 +148,28 @@ class Cached:
         if (found := self._read(key)) is not None:
             self.hits += 1
             return found
+        if self._unkept:
+            raise self._unkept
         task = self._asking[key] = asyncio.ensure_future(self._ask(key, request))
         try:
             return await task
+        except asyncio.CancelledError:
+            if self._unkept and task.cancelled():
+                raise self._unkept from None
+            raise
         finally:
             del self._asking[key]
 
     async def _ask(self, key: str, request: Request) -> Answer:
         found = await self.backend.answer(request)
         chances = {str(place): digits for place, digits in found.chances.items()}
-        self.kept.put(key, json.dumps([found.text, found.tokens_in, found.tokens_out, found.cut, chances]))
+        try:
+            self.kept.put(key, json.dumps([found.text, found.tokens_in, found.tokens_out, found.cut, chances]))
+        except KanaryError as error:
+            self._unkept = error
+            for other in self._asking.values():  # those that wait for their turn have cost nothing yet
+                other.cancel()
+            raise
         return found
 
     def _read(self, key: str) -> Answer | None:
