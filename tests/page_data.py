@@ -128,7 +128,7 @@ def feature(latent: int, *, run: str = "runs/demo", name: str = "topk", hostile:
             {"low": maximum * i / 10, "high": maximum * (i + 1) / 10, "count": int(counts[i]),
              "share": counts[i] / max(1, fired), "examples": lists[i] if examples else []} for i in range(10)
         ],
-        "logits": logits(rng, hostile),
+        "logits": logits(rng, hostile) | {"near": {t: weight(t) for e in examples for t in around(e)}},
         "neurons": {
             "kind": "MLP neurons of block 3",
             "aligned": [{"neuron": rng.randrange(512), "cosine": c} for c in (0.41, -0.33, 0.29)],
@@ -168,6 +168,17 @@ def logits(rng: random.Random, hostile: bool) -> dict[str, Any]:
     counts = [int(900 * 2.718 ** (-(((edges[i] + edges[i + 1]) / 2 / 0.25) ** 2) / 2)) for i in range(bins)]
     return {"positive": positive, "negative": negative, "mean": 0.0, "std": 0.25, "skewness": 0.31, "kurtosis": 4.2,
             "histogram": {"edges": edges, "counts": counts}}  # fmt: skip
+
+
+def around(example: dict[str, Any]) -> list[str]:
+    """The token of an example and the four on either side of it."""
+    found: list[str] = example["tokens"][max(0, example["focus"] - 4) : example["focus"] + 5]
+    return found
+
+
+def weight(token: str) -> float:
+    """A made-up logit weight between -1 and 1, always the same for a token."""
+    return round(sum(map(ord, token)) % 211 / 105.5 - 1, 3)
 
 
 def curve(rng: random.Random, maximum: float) -> dict[str, Any]:

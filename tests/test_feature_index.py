@@ -15,7 +15,7 @@ import torch
 from feature_runs import WINDOW, Dense, build, make_run, stories
 from kanary.evaluation.latents import latent_table
 from kanary.features import correlation
-from kanary.features.feature import Feature
+from kanary.features.feature import Example, Feature
 from kanary.features.index import FeatureIndex
 from kanary.features.selection import Selection, Totals, bin_of, key_of
 from kanary.features.spool import Chunk, Codes
@@ -193,6 +193,17 @@ def test_logit_weights_are_centred_products_with_the_unembedding(
         assert table.logit_skewness is not None
         assert logits["skewness"] == pytest.approx(float(table.logit_skewness[latent]), rel=1e-6)
         assert sum(logits["histogram"]["counts"]) == tiny_lm.vocab_size
+        ids = {int(id): index.token(int(id)) for each in index[latent].examples for id in around(index, each)}
+        assert logits["near"].keys() == set(ids.values())
+        for id, token in ids.items():
+            if list(ids.values()).count(token) == 1:
+                assert logits["near"][token] == pytest.approx(centred[id], rel=6e-3, abs=1e-6)
+
+
+def around(index: FeatureIndex, example: Example) -> np.ndarray:
+    """The ids of an example's token and of the four on either side of it."""
+    found: np.ndarray = index.text.ids[example.window][max(0, example.focus - 4) : example.focus + 5]
+    return found
 
 
 # --- sampled fairly, and the same however it is read ----------------------------------------------------------------

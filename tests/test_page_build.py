@@ -75,6 +75,13 @@ def test_an_exported_page_has_one_place_for_data_and_a_policy_that_loads_nothing
     assert "src=" not in re.sub(r"<script type=\"module\">.*</script>", "", page, flags=re.DOTALL)
 
 
+def test_an_exported_page_carries_nothing_that_needs_a_server() -> None:
+    page, app = ((STATIC / name).read_text(encoding="utf-8") for name in ("export.html", "app.js"))
+    for needed in ("fetch(", "Bearer ", "TextDecoderStream", "/sweep"):
+        assert needed in app, needed
+        assert needed not in page, needed
+
+
 @needs_sources
 def test_no_source_turns_text_into_markup() -> None:
     for path in (WEB / "src").rglob("*"):

@@ -104,10 +104,27 @@ def test_pointing_at_any_token_shows_its_values_and_marks_them_in_every_drawing(
         assert page.locator(".plot line.cross").count() == 0
         page.mouse.move(5, 5)
         assert page.locator(".tip").count() == 0
-        known = {t["token"]: t["value"] for t in feature["logits"]["positive"] + feature["logits"]["negative"]}
-        rows = [(r, e) for r, e in enumerate(feature["examples"][:20]) if e["tokens"][e["focus"]] in known]
-        page.hover(f"[data-row='top-{rows[0][0]}'] b")
-        assert page.locator("#logits line.cross").count() == 1
+
+
+def test_the_crosshair_stands_at_the_logit_weight_of_every_token_in_sight(
+    reader: Reader, feature: dict[str, Any]
+) -> None:
+    logits, example = feature["logits"], feature["examples"][0]
+    known = logits["near"] | {each["token"]: each["value"] for each in logits["positive"] + logits["negative"]}
+    low, high = logits["histogram"]["edges"][0], logits["histogram"]["edges"][-1]
+    with reader.reading(FEATURE) as page:
+        page.hover("[data-row='top-0'] b")
+        places = range(example["focus"] - 4, example["focus"] + 5)
+        for i in places:
+            page.hover(f"[data-row='top-0'] [data-i='{i}']")
+            value = known[example["tokens"][i]]
+            assert re.search(f"logit weight\\s+[{'+' if value > 0 else '−'}]", tip(page))
+            at, left, right = page.evaluate(
+                "['line.cross', 'line.axis', 'line.axis'].map((part, i) =>"
+                " +document.querySelector(`#logits ${part}`).getAttribute(i < 2 ? 'x1' : 'x2'))"
+            )
+            assert (at - left) / (right - left) == pytest.approx((value - low) / (high - low), abs=1e-6)
+        assert len({example["tokens"][i] for i in places} - {each["token"] for each in logits["positive"]}) > 3
 
 
 def test_pointing_at_the_histogram_marks_the_tokens_of_that_height(reader: Reader, feature: dict[str, Any]) -> None:

@@ -67,6 +67,7 @@ def test_an_error_is_told_in_words_and_can_be_tried_again(reader: Reader) -> Non
             reader.server.failing.clear()
             page.click("text=Try again")
             page.wait_for_selector("[role=alert]", state="detached")
+            page.wait_for_selector("[aria-busy=true]", state="detached")
             assert page.locator("li[data-row]").count() == 70
     finally:
         reader.server.failing.clear()
@@ -137,6 +138,27 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
         page.wait_for_selector("text=/^51–100 of 342/")
         page.fill("input[placeholder=number]", "12")
         page.wait_for_selector("th >> text=cosine")
+    assert not reader.complaints()
+
+
+def test_the_map_is_walked_with_the_keyboard(reader: Reader) -> None:
+    with reader.reading("#/s/demo/topk") as page:
+        page.focus("canvas")
+        x, y = reader.server.columns["x"], reader.server.columns["y"]
+        for key, axis, sign in (("ArrowRight", x, 1), ("ArrowUp", y, 1), ("ArrowLeft", x, -1), ("ArrowDown", y, -1)):
+            if key == "ArrowRight":
+                page.keyboard.press(key)  # from nowhere to the first point
+                assert page.inner_text(".map .tip strong") == "0"
+            before = int(page.inner_text(".map .tip strong"))
+            page.keyboard.press(key)
+            after = int(page.inner_text(".map .tip strong"))
+            assert sign * (axis[after] - axis[before]) > 0, f"{key}: from {before} to {after}"
+        page.keyboard.press("Space")
+        assert page.locator(f"[aria-label='Tick feature {after}']:checked").count() == (after < 50), "one of the table"
+        page.keyboard.press("+")
+        assert page.inner_text(".map .tip strong") == str(after), "closer is still there"
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"h1 >> text=Feature {after}")
     assert not reader.complaints()
 
 

@@ -1,5 +1,5 @@
-// One build, two shapes of the same page: index.html with app.js and app.css beside it, for the server, and export.html with
-// everything inside, for files that open from disk. build.json says which sources they were made from.
+// Two shapes of the page. `vite build` makes index.html with app.js and app.css beside it, for the server; then `vite build
+// --mode file` makes export.html of what a file needs, with everything inside. build.json says from which sources.
 
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
@@ -36,13 +36,22 @@ function inlined(html: string, script: string, styles: string): string {
   return kept.replace('</head>', () => head).replace('</body>', () => body);
 }
 
-function shapes(): Plugin {
+/** Begins with src/file.ts, and puts what is built of it into one file. */
+function oneFile(): Plugin {
   return {
-    name: 'kanary-shapes',
+    name: 'kanary-file',
     apply: 'build',
+    enforce: 'post',
+    transformIndexHtml: { order: 'pre', handler: (html) => html.replace('/src/main.ts', '/src/file.ts') },
+    generateBundle(_, bundle) {
+      const [html, script, styles] = ['index.html', 'app.js', 'app.css'].map((name) => {
+        const part = bundle[name]!;
+        delete bundle[name];
+        return part.type === 'chunk' ? part.code : String(part.source);
+      });
+      this.emitFile({ type: 'asset', fileName: 'export.html', source: inlined(html!, script!, styles!) });
+    },
     closeBundle() {
-      const read = (name: string) => readFileSync(join(OUT, name), 'utf8');
-      writeFileSync(join(OUT, 'export.html'), inlined(read('index.html'), read('app.js'), read('app.css')));
       const names = ['app.css', 'app.js', 'export.html', 'index.html'];
       const files = Object.fromEntries(names.map((name) => [name, sha256(readFileSync(join(OUT, name)))]));
       writeFileSync(join(OUT, 'build.json'), `${JSON.stringify({ sources: fingerprint(), files }, null, 2)}\n`);
@@ -50,12 +59,12 @@ function shapes(): Plugin {
   };
 }
 
-export default defineConfig({
+export default defineConfig(({ mode }) => ({
   base: './',
-  plugins: [svelte(), shapes()],
+  plugins: [svelte(), ...(mode === 'file' ? [oneFile()] : [])],
   build: {
     outDir: OUT,
-    emptyOutDir: true,
+    emptyOutDir: mode !== 'file',
     target: 'es2022',
     modulePreload: false,
     assetsInlineLimit: 0,
@@ -65,4 +74,4 @@ export default defineConfig({
     },
   },
   server: { proxy: { '/api': 'http://127.0.0.1:7350' } },
-});
+}));

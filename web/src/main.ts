@@ -1,11 +1,9 @@
 import { mount } from 'svelte';
 import './app.css';
 import App from './App.svelte';
-import { embedded } from './data/file';
 import { keepToken } from './data/server';
 
-const data = await embedded();
-if (!data) keepToken();
+keepToken();
 const place = document.getElementById('app') as HTMLElement;
 place.replaceChildren(); // what stood there until the script was ready
-mount(App, { target: place, props: { data } });
+mount(App, { target: place });

@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kanary.app.rounding import DIGITS
+import numpy as np
+
+from kanary.app.rounding import DIGITS, rounded
 
 FIRST = 0x20
 """Where the characters for tokens begin: behind the control characters, which JSON would write as six."""
@@ -70,15 +72,17 @@ def _feature(feature: Mapping[str, Any], text: _Text) -> dict[str, Any]:
             "histogram": feature["histogram"]["counts"],
             "intervals": [interval["examples"] for interval in feature["intervals"]],
             "logits": logits,
-            "examples": {
-                "window": [text.add(each) for each in examples],
-                **{name: [each[name] for each in examples] for name in ("document", "position", "focus")},
-                **{name: [_pairs(each[name]) for each in examples] for name in ("activations", "effects")},
-                "alike": [min([i, *each["repeats"]]) for i, each in enumerate(examples)],
-            },
+            "examples": None,
         }
     )
-    return found
+    return found | {
+        "examples": {
+            "window": [text.add(each) for each in examples],
+            **{name: [each[name] for each in examples] for name in ("document", "position", "focus")},
+            **{name: _traces([each[name] for each in examples]) for name in ("activations", "effects")},
+            "alike": [min([i, *each["repeats"]]) for i, each in enumerate(examples)],
+        }
+    }
 
 
 def _ends(histogram: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,14 +91,22 @@ def _ends(histogram: Mapping[str, Any]) -> dict[str, Any]:
     return {"low": edges[0], "high": edges[-1], "counts": histogram["counts"]} if edges else {"counts": []}
 
 
-def _pairs(pairs: Iterable[tuple[int, float]]) -> list[float]:
-    """Places and values in turn; a place as its distance from the one before, which repeats more."""
-    found: list[float] = []
-    last = 0
-    for at, value in pairs:
-        found += (at - last, value)
-        last = at
+def _traces(examples: Sequence[Sequence[tuple[int, float]]]) -> list[list[float | None]]:
+    """Places and values of each in turn; a place as its distance from the one before, which repeats more."""
+    values = iter(_whole(rounded(np.array([value for pairs in examples for _, value in pairs]))))
+    found = []
+    for pairs in examples:
+        last, row = 0, []
+        for at, _ in pairs:
+            row += [at - last, next(values)]
+            last = at
+        found.append(row)
     return found
+
+
+def _whole(values: list[float | None]) -> list[float | None]:
+    """Without a point where nothing stands behind it."""
+    return [int(value) if value is not None and value.is_integer() else value for value in values]
 
 
 def _short(value: Any) -> Any:

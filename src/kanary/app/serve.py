@@ -53,19 +53,27 @@ def serve(
         raise KanaryError(f"There is no folder {RUNS} here: name run folders, or try kanary demo first.")
     library = Library(runs or [RUNS], model=model, dtype=dtype, device=device)
     running = start(library, host, port, token, watch)
-    many = "1 SAE" if len(library.entries) == 1 else f"{len(library.entries)} SAEs"
+    _announce(len(library.entries), running)
+    if browser:
+        webbrowser.open(running.url)
+    if block:
+        _until_interrupted(running)
+    return running
+
+
+def _announce(saes: int, running: "Running") -> None:
+    many = "1 SAE" if saes == 1 else f"{saes} SAEs"
     print(f"Kanary shows {many} at {running.url}", file=sys.stderr)
     print(f"Clients of OpenAI's interface: base URL {running.base_url}", file=sys.stderr)
     if "#token=" in running.url:
         print("Whoever has this address can see all of it, and change explanations and lists.", file=sys.stderr)
-    if browser:
-        webbrowser.open(running.url)
-    if block:
-        print("Ctrl-C stops it.", file=sys.stderr)
-        try:
-            running.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            running.stop()
-    return running
+
+
+def _until_interrupted(running: "Running") -> None:
+    print("Ctrl-C stops it.", file=sys.stderr)
+    try:
+        running.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        running.stop()

@@ -23,6 +23,7 @@ DTYPES = {
     "I32": np.int32,
     "U32": np.uint32,
     "I64": np.int64,
+    "F16": np.float16,
     "F32": np.float32,
     "F64": np.float64,
 }

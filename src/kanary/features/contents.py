@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from kanary.features.neurons import Neurons
 from kanary.features.options import IndexConfig
 from kanary.features.reading import Pass
 from kanary.features.selection import BINS, Chosen, Selection, Totals
+from kanary.features.text import Text as SavedText
 from kanary.features.text import write_text
 from kanary.features.twins import Twin, twin_columns
 from kanary.features.vocabulary import token_bytes
@@ -61,7 +63,7 @@ class Contents:
         done = self.read.progress
         documents = write_text(folder / TEXT, self.read.chunks, done.windows, self.window, vocabulary)
         self.about |= {"documents": documents, "dead": int((self.totals.fired == 0).sum())}
-        write_arrays(folder / COLUMNS, self._columns())
+        write_arrays(folder / COLUMNS, self._columns(self._near(SavedText(folder / TEXT, sorted(self.lm.special_ids)))))
         with bar("naming the functions", self.sae.d_sae, "functions", self.quiet) as show:
             parts, arrays = function_arrays(self.sae, self.lm, self.learned.result(), show)
         self.about["functions"] = parts
@@ -124,7 +126,13 @@ class Contents:
 
     # --- a number or a few for every latent --------------------------------------------------------------------------
 
-    def _columns(self) -> dict[str, Array]:
+    def _near(self, text: SavedText) -> list[Array]:
+        """Of every latent, the tokens near the examples that are shown of it."""
+        ends = np.searchsorted(self.chosen.latents, np.arange(self.sae.d_sae + 1))
+        windows, focus = np.divmod(self.chosen.places, self.window)
+        return [text.near(windows[a:b], focus[a:b]) for a, b in pairwise(ends.tolist())]
+
+    def _columns(self, near: list[Array]) -> dict[str, Array]:
         totals = self.totals
         sums = torch.from_numpy(totals.total), torch.from_numpy(totals.squares)
         self.about |= {"neurons": self.neurons.kind, "neurons_correlated": self.neurons.counts}
@@ -138,7 +146,7 @@ class Contents:
             **self._concepts(),
         }
         with bar("reading the weights", self.sae.d_sae, "latents", self.quiet) as show:
-            return columns | logit_columns(self.sae, self.lm, show=show)
+            return columns | logit_columns(self.sae, self.lm, near, show=show)
 
     def _neighbours(self) -> dict[str, Array]:
         special = sorted(self.lm.special_ids)

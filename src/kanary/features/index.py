@@ -15,14 +15,12 @@ from kanary.features.feature import Example, Feature, Interval, finite
 from kanary.features.labels import Labels
 from kanary.features.learned import functions_of
 from kanary.features.selection import BINS, INTERVALS
-from kanary.features.text import Text
+from kanary.features.text import CONTEXT, Text
 from kanary.files import read_json, recover, verify
 
 FORMAT = 1
 META, TEXT, COLUMNS = "index.json", "text.safetensors", "features.safetensors"
 EXAMPLES, FUNCTIONS = "examples.safetensors", "functions.safetensors"
-CONTEXT = 4
-"""Tokens to either side of the focus that must be the same for an example to be a repeat of another."""
 
 
 class FeatureIndex(Sequence[Feature]):
@@ -262,8 +260,20 @@ class FeatureIndex(Sequence[Feature]):
             found[name] = finite(columns[f"logit_{name}"][latent])
         counts = columns["logit_counts"][latent].tolist()
         return found | {
-            "histogram": {"edges": [low + (high - low) * i / steps for i in range(steps + 1)], "counts": counts}
+            "near": self._near(latent),
+            "histogram": {"edges": [low + (high - low) * i / steps for i in range(steps + 1)], "counts": counts},
         }
+
+    def _near(self, latent: int) -> dict[str, float]:
+        """Logit weights of the tokens around the examples; none in an index that was made before they were kept."""
+        columns, shown = self._columns, self._examples
+        if "logit_near_values" not in columns:
+            return {}
+        rows = slice(*self._offsets[latent : latent + 2].tolist())
+        ids = self._text.near(shown["windows"][rows], shown["focus"][rows])
+        values = columns["logit_near_values"][slice(*columns["logit_near_offsets"][latent : latent + 2].tolist())]
+        short = [float(f"{value:.3g}") for value in values.tolist()]  # as many digits as float16 has
+        return dict(zip(self._text.tokens(ids), short, strict=True))
 
     def _tokens(self, ids: Array, values: Array) -> list[dict[str, Any]]:
         rows = zip(self._text.tokens(ids), ids.tolist(), values.tolist(), strict=True)

@@ -13,6 +13,8 @@ from kanary.features.spool import Chunk
 from kanary.features.vocabulary import packed, shown
 
 SEGMENTS = ("segment_starts", "segment_documents", "segment_positions")
+CONTEXT = 4
+"""Tokens to either side of an example's focus that are shown before anybody asks for more."""
 
 
 def write_text(
@@ -88,6 +90,14 @@ class Text:
         found: list[list[int]] = [[] for _ in ids]
         for row, at in zip(*np.isin(ids, self._special_ids).nonzero(), strict=True):
             found[row].append(int(at))
+        return found
+
+    def near(self, windows: Array, focus: Array) -> Array:
+        """The different tokens within :data:`CONTEXT` of places ``focus [n]`` of ``windows [n]``, in the order of their ids."""
+        at = focus[:, None].astype(np.int64) + np.arange(-CONTEXT, CONTEXT + 1)
+        inside = (at >= 0) & (at < self.window)
+        ids = self.ids[windows[:, None], at.clip(0, self.window - 1)]
+        found: Array = np.unique(ids[inside])
         return found
 
     def starts(self, window: int) -> list[int]:

@@ -1,7 +1,8 @@
 """What the weights alone say of every latent: the tokens it writes for, its nearest neighbours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,8 +22,11 @@ BLOCK = 2**22
 
 
 @torch.no_grad()
-def logit_columns(sae: SAE, lm: LanguageModel, *, show: Callable[[int], None] | None = None) -> dict[str, Array]:
-    """Logit weights, centred over the vocabulary: the largest and smallest, their moments and histogram.
+def logit_columns(
+    sae: SAE, lm: LanguageModel, near: Sequence[Array], *, show: Callable[[int], None] | None = None
+) -> dict[str, Array]:
+    """Logit weights, centred over the vocabulary: the largest and smallest, their moments and histogram, and those of the
+    tokens ``near`` every latent, one after another.
 
     Empty where the site does not write into the residual stream.
     """
@@ -33,12 +37,17 @@ def logit_columns(sae: SAE, lm: LanguageModel, *, show: Callable[[int], None] | 
     columns = {name: getattr(table, f"logit_{name}").float() for name in ("mean", "std", "skewness", "kurtosis")}
     centred = unembed - unembed.mean(1, keepdim=True)
     found: dict[str, list[Tensor]] = {}
-    for W in sae.W_dec.to(lm.device).split(max(1, BLOCK // unembed.shape[1])):
-        weights = W @ centred  # [rows, vocab]
+    rows = max(1, BLOCK // unembed.shape[1])
+    for start in range(0, sae.d_sae, rows):
+        weights = sae.W_dec[start : start + rows].to(lm.device) @ centred  # [rows, vocab]
         for name, new in _described(weights).items():
             found.setdefault(name, []).append(new.cpu())
+        wanted = zip(weights, near[start : start + rows], strict=True)
+        values = [row[torch.from_numpy(ids.astype(np.int64)).to(lm.device)] for row, ids in wanted]
+        found.setdefault("near_values", []).append(torch.cat(values).half().cpu())
     columns |= {name: torch.cat(parts) for name, parts in found.items()}
-    return {f"logit_{name}": column.numpy() for name, column in columns.items()}
+    ends = np.cumsum([0, *map(len, near)])
+    return {"logit_near_offsets": ends} | {f"logit_{name}": column.numpy() for name, column in columns.items()}
 
 
 def _described(weights: Tensor) -> dict[str, Tensor]:

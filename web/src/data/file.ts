@@ -4,11 +4,9 @@ import { unpack, type Packed } from './packed';
 import { Trouble, idOf, type Source } from './source';
 import type { Embedded, Feature, Meta, SearchRow } from './types';
 
-/** The data block of this page, or null on a page that has a server behind it: JSON as gzip in base64. */
-export async function embedded(): Promise<Embedded | null> {
-  const block = document.getElementById('kanary-data');
-  if (!block) return null;
-  const written = block.textContent?.trim() ?? '';
+/** The data block of this page: JSON as gzip in base64. */
+export async function embedded(): Promise<Embedded> {
+  const written = document.getElementById('kanary-data')?.textContent?.trim() ?? '';
   return written ? unpack(JSON.parse(await unpacked(written)) as Packed) : { saes: [], features: [] };
 }
 

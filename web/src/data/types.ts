@@ -28,7 +28,6 @@ export interface Example {
   starts: number[];
   activations: Pair[]; // non-zero only
   effects: Pair[]; // loss without the feature minus loss with it
-  logits?: Pair[]; // logit weight of the token at that index, where the index knows it
   repeats: number[]; // other examples with the same focus token and context
   in: ('top' | number)[];
 }
@@ -54,6 +53,7 @@ export interface Logits {
   std: number | null;
   skewness: number | null;
   kurtosis: number | null;
+  near: Record<string, number>; // of the tokens around the examples, by their text
   histogram: Histogram;
 }
 

@@ -6,7 +6,6 @@ import { count, number, percent, plural } from '../text/numbers';
 export interface Row {
   key: string; // unique on the page: list, then index of the example
   at: number; // index into feature.examples
-  place: number; // counted from the first row of the page
   example: Example;
 }
 
@@ -21,7 +20,7 @@ export function groupsOf(feature: Feature, chosen: number | null): Group[] {
   const rows = (id: string, examples: number[]): Row[] =>
     examples.flatMap((at) => {
       const example = feature.examples[at];
-      return example ? [{ key: `${id}-${at}`, at, place: 0, example }] : [];
+      return example ? [{ key: `${id}-${at}`, at, example }] : [];
     });
   const intervals = feature.intervals.map((interval, i): Group => ({
     id: `interval-${i}`,
@@ -29,19 +28,14 @@ export function groupsOf(feature: Feature, chosen: number | null): Group[] {
     says: `${plural(interval.count, 'firing')} (${percent(interval.share)}), ${drawn(interval.examples.length, interval.count)}`,
     rows: rows(`interval-${i}`, interval.examples),
   }));
-  if (chosen !== null) return placed(intervals[chosen] ? [intervals[chosen]] : []);
+  if (chosen !== null) return intervals[chosen] ? [intervals[chosen]] : [];
   const top: Group = {
     id: 'top',
     title: 'Strongest',
     says: `${count(feature.top.length)} of ${plural(feature.fired, 'firing')}`,
     rows: rows('top', feature.top),
   };
-  return placed([top, ...intervals.reverse()].filter((group) => group.rows.length > 0));
-}
-
-function placed(groups: Group[]): Group[] {
-  groups.flatMap((group) => group.rows).forEach((row, i) => (row.place = i));
-  return groups;
+  return [top, ...intervals.reverse()].filter((group) => group.rows.length > 0);
 }
 
 function drawn(shown: number, all: number): string {

@@ -7,10 +7,11 @@ import { number, percent, signed } from '../text/numbers';
 import type { Row } from './groups';
 import type { Place } from './reading.svelte';
 
-/** Logit weights that the page knows: of the strongest tokens, by their text. */
-export function knownLogits(feature: Feature): Map<string, number> {
-  const listed = [...(feature.logits?.positive ?? []), ...(feature.logits?.negative ?? [])];
-  return new Map(listed.map(({ token, value }) => [token, value]));
+/** Logit weights that the page knows, by the token's text: those around the examples, and the strongest. */
+export function knownLogits({ logits }: Feature): Map<string, number> {
+  if (!logits) return new Map();
+  const listed = [...logits.positive, ...logits.negative].map(({ token, value }) => [token, value] as const);
+  return new Map([...Object.entries(logits.near), ...listed]);
 }
 
 export function placeOf(row: Row, index: number, logits: Map<string, number>): Place {
@@ -20,7 +21,7 @@ export function placeOf(row: Row, index: number, logits: Map<string, number>): P
     token,
     activation: line.values.get(index) ?? 0,
     effect: line.effects.get(index) ?? null,
-    logit: row.example.logits?.find(([i]) => i === index)?.[1] ?? logits.get(token) ?? null,
+    logit: logits.get(token) ?? null,
     special: line.special.has(index),
     row: row.key,
     index,

@@ -47,8 +47,9 @@ export interface Painting {
 export function paint(place: HTMLElement, line: Line, how: Painting): void {
   const made = document.createDocumentFragment();
   let quiet: number[] = [];
-  const flush = () => {
-    if (quiet.length) made.append(how.each ? separate(line, quiet, how) : merged(line, quiet, how));
+  const flush = (end = '') => {
+    if (how.each) made.append(separate(line, quiet, how), end);
+    else if (quiet.length || end) made.append(merged(line, quiet, how, end));
     quiet = [];
   };
   for (let i = Math.max(0, how.from); i < Math.min(how.to, line.tokens.length); i++) {
@@ -57,8 +58,9 @@ export function paint(place: HTMLElement, line: Line, how: Painting): void {
       made.append(element('span', 'start', '¶ '));
     }
     if (loud(line, i)) {
-      flush();
-      made.append(token(line, i, how));
+      const spaced = outside(line.tokens[i] ?? '');
+      flush(spaced);
+      made.append(token(line, i, how, spaced));
     } else quiet.push(i);
   }
   flush();
@@ -73,9 +75,13 @@ function shown(text: string, how: Painting): string {
   return how.breaks && text.includes('\n') ? seen.replaceAll(BREAK, `${BREAK}\n`) : seen;
 }
 
-function merged(line: Line, run: number[], how: Painting): Node {
+/** The space that most tokens begin with stands before a token's colour, so that words stay apart. */
+const outside = (token: string): string => (token.length > 1 && token.startsWith(' ') ? ' ' : '');
+
+function merged(line: Line, run: number[], how: Painting, end: string): Node {
   let text = '';
   for (const i of run) text += shown(line.tokens[i] ?? '', how);
+  text += end;
   if (line.leftward === false || !runsRightToLeft(text)) return document.createTextNode(text);
   const part = isolated();
   part.textContent = text;
@@ -101,20 +107,16 @@ function separate(line: Line, run: number[], how: Painting): Node {
   return place;
 }
 
-/** A token with its colour; the space that most tokens begin with stands before it, uncoloured, so that words stay apart. */
-function token(line: Line, i: number, how: Painting): Node {
-  const text = line.tokens[i] ?? '';
-  const spaced = text.length > 1 && text.startsWith(' ');
+/** A token with its colour, without what is `outside` of it. */
+function token(line: Line, i: number, how: Painting, outside: string): HTMLElement {
+  const text = (line.tokens[i] ?? '').slice(outside.length);
   const level = heat(line.values.get(i) ?? 0, how.maximum);
   const effect = underline(line.effects.get(i));
   const classes = `token${effect && ` ${effect}`}${level ? ` h${level}` : ''}${line.special.has(i) ? ' special' : ''}`;
   const name = i === line.focus ? 'b' : 'bdi';
-  const part = element(name, classes, shown(spaced ? text.slice(1) : text, how));
+  const part = element(name, classes, shown(text, how));
   part.setAttribute('data-i', String(i));
-  if (!spaced) return part;
-  const both = document.createDocumentFragment();
-  both.append(' ', part);
-  return both;
+  return part;
 }
 
 function element(name: string, classes: string, text: string): HTMLElement {
