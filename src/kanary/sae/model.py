@@ -74,6 +74,7 @@ class SAE(nn.Module):
             options = dict(getattr(config, kind))
             name = options.pop("name")
             self.add_module(kind, make_part(kind, registry, name, config.d_model, config.d_sae, options))
+        self.encoder.meet(self.sparsifier)
         self.register_buffer("mean", torch.zeros(config.d_model))
         self.register_buffer("scale", torch.ones(()))
         self.eval()
@@ -151,11 +152,11 @@ class SAE(nn.Module):
 
         None, in training only, where so many do that full matrices are cheaper (see :meth:`all_active`).
         """
-        return self.encoder.select(z, self.decoder.b_dec, self.sparsifier, precision)
+        return self.encoder.active(z, self.sparsifier, self.decoder, precision)
 
     def all_active(self, z: Tensor) -> Active:
         """Every pre-activation of ``z``, with gradients, for tokens x d_sae x 4 bytes of memory."""
-        return Active(self.encoder.everything(z, self.decoder.b_dec, self.sparsifier), None, z)
+        return self.encoder.all_active(z, self.sparsifier, self.decoder)
 
     def splines(self, latents: int | Sequence[int] | Tensor | None = None) -> list[LatentFunction]:
         """The learned functions of one latent, of some or of all (None), the encoder's first, on their grids.

@@ -97,6 +97,19 @@ class Encoder(Part):
         values = pre[pattern.rows(), pattern.latents]
         return Active(values, pattern.renamed(latents, self.d_sae), x)
 
+    def meet(self, sparsifier: "Sparsifier") -> None:
+        """Called once, when the SAE is made, before any weights are loaded."""
+
+    def active(
+        self, x: Tensor, sparsifier: "Sparsifier", decoder: "Decoder", precision: str = "fp32"
+    ) -> "Active | None":
+        """What becomes the codes of standardised ``x [tokens, d_model]``; None where full matrices are cheaper."""
+        return self.select(x, decoder.b_dec, sparsifier, precision)
+
+    def all_active(self, x: Tensor, sparsifier: "Sparsifier", decoder: "Decoder") -> "Active":
+        """The same as full matrices, with gradients."""
+        return Active(self.everything(x, decoder.b_dec, sparsifier), None, x)
+
     @torch.no_grad()
     def tie(self, directions: Tensor) -> None:
         """Starts from the decoder's ``directions [d_sae, d_model]``."""
@@ -194,6 +207,14 @@ class Sparsifier(Part):
 
         May raise :class:`SelectAgain` when ``select`` turns out to have been too strict.
         """
+        return None
+
+    def keep(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
+        """Chooses among candidates ``pre [nnz]`` whose scores have changed since they were selected: as ``narrow``."""
+        return None
+
+    def like(self, factor: int) -> "Sparsifier | None":
+        """Another one that lets ``factor`` times as many through and learns by itself; None where ``activate`` decides."""
         return None
 
     def activate(self, active: "Active") -> Tensor:

@@ -49,6 +49,8 @@ class Sizes(NamedTuple):
     function: float  # FLOPs of one function at one value, gradients included
     units: int  # hidden ones
     rank: int  # directions into which a latent bends
+    rounds: int  # of corrections
+    candidates: float  # latents that are looked at again, per token
     base: int  # 1 where there are plain weights beside the functions of edges, else 0
 
 
@@ -67,6 +69,11 @@ def _edges(a: Sizes) -> float:
     return (a.base + a.knots) * (2 * a.d * a.n + 4 * a.d * a.k) + a.function * a.d
 
 
+def _refine(a: Sizes) -> float:
+    """A decoding, and the scores of all candidates with gradients both ways, in every round."""
+    return a.rounds * (_decode(1, a.d, a.k) + 6 * a.d * a.candidates)
+
+
 def _decode(rows: int, d: int, k: float) -> float:
     """So many rows for every active latent: forward, and the gradients of rows and codes."""
     return rows * 6 * d * k
@@ -78,6 +85,7 @@ ENCODERS: dict[str, Formula] = {
     "kan-node": lambda a: _encode(a.d, a.n, a.k) + a.function * a.k,
     "kan-edge": _edges,
     "kan-hidden": lambda a: _encode(a.d, a.n, a.k) + _hidden(a, a.function),
+    "refine": lambda a: _encode(a.d, a.n, a.k) + _refine(a),
     "mlp": lambda a: _encode(a.d, a.n, a.k) + _hidden(a, 0),
 }
 DECODERS: dict[str, Formula] = {
@@ -144,5 +152,7 @@ def _sizes(sae: SAE, part: Part, k: float) -> Sizes:
         function=FUNCTION.get(basis, 8.0 * knots),
         units=int(options.get("hidden") or sae.d_model),
         rank=int(options.get("rank", 1)),
+        rounds=int(options.get("rounds", 0)),
+        candidates=k * (1 if sae.sparsifier.like(1) is None else int(options.get("candidates", 0))),
         base=int(options.get("base") != "none"),
     )

@@ -55,18 +55,26 @@ class BatchTopK(ScheduledK):
         if not self.training:
             return None
         wanted = self._k * pattern.tokens
-        positive = pre[pre > 0]
-        self._cut = float(positive.min()) if len(positive) else 0.0
         if len(pre) < wanted and self.floor > 0:
             self.floor.mul_(0.8 if self.floor > 1e-3 else 0.0)
             raise SelectAgain
+        keep = self.keep(pre, pattern)
+        if keep is not None:
+            spare = int(wanted * SLACK)
+            self.floor.copy_(pre.kthvalue(len(pre) - spare + 1).values if spare <= len(pre) else pre.min() * 0.98)
+            self.floor.clamp_min_(0)
+        return keep
+
+    def keep(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
+        if not self.training:
+            return pre > self.threshold.clamp_min(0)
+        wanted = self._k * pattern.tokens
+        positive = pre[pre > 0]
+        self._cut = float(positive.min()) if len(positive) else 0.0
         if len(pre) <= wanted:
             return None
         cut = pre.kthvalue(len(pre) - wanted + 1).values
         self._cut = max(self._cut, float(cut))
-        spare = int(wanted * SLACK)
-        self.floor.copy_(pre.kthvalue(len(pre) - spare + 1).values if spare <= len(pre) else pre.min() * 0.98)
-        self.floor.clamp_min_(0)
         return pre >= cut
 
     def after_step(self, l0: float, smallest: float) -> None:

@@ -1,6 +1,6 @@
 """TopK: the k largest pre-activations of every token (Gao et al. 2024, arXiv 2406.04093)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,10 @@ class ScheduledK(Sparsifier):
             self._k = k_at(step, steps, self.options.k, start, self.options.k_share)
             self.k_now.fill_(self._k)
 
+    def like(self, factor: int) -> "ScheduledK":
+        more = {name: min(self.d_sae, factor * getattr(self.options, name)) for name in ("k", "k_start")}
+        return type(self)(self.d_model, self.d_sae, replace(self.options, **more))
+
 
 @part("topk")
 class TopK(ScheduledK):
@@ -88,6 +92,9 @@ class TopK(ScheduledK):
         rows = pre.view(pattern.tokens, -1)
         best = rows.topk(self._k, dim=1, sorted=False).indices
         return torch.zeros_like(rows, dtype=torch.bool).scatter_(1, best, True).view(-1)
+
+    def keep(self, pre: Tensor, pattern: Pattern) -> Tensor | None:
+        return self.narrow(pre, pattern)
 
 
 def row_topk(pre: Tensor, k: int) -> Tensor:

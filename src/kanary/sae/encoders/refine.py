@@ -1,0 +1,116 @@
+"""An encoder that looks again: scores are corrected by what the reconstruction missed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kanary.config import option
+from kanary.errors import KanaryError
+from kanary.kernels import product_at, score_at
+from kanary.sae.curves import Schedule
+from kanary.sae.encoders.linear import LinearEncoder
+from kanary.sae.parts import Active, Decoder, Sparsifier, part
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    rounds: int = option(2, "how often scores are corrected by what the reconstruction missed")
+    candidates: int = option(4, "latents that may still become active, per active one (TopK and BatchTopK)")
+    joins: float = option(0.02, "share of training after which the corrections begin to learn")
+
+
+@part("refine")
+class RefineEncoder(LinearEncoder):
+    """``pre_0 = W_enc (x - b_dec) + b_enc``, ``pre_t+1 = pre_t + gain_t * W_dec (x - x^_t)``, ``pre = pre_rounds``.
+
+    ``x^_t`` is the decoding of the codes that ``pre_t`` gives, so that latents which say the same no longer both say all of
+    it, and a latent that was passed over can still be chosen: a few steps of sparse coding, unrolled and learned with the
+    rest, as in LISTA (Gregor & LeCun 2010), with a step per latent and round. One linear map cannot find the best sparse
+    code (O'Neill et al. 2024, arXiv 2411.13117); other ways to look again are matching pursuit (Costa et al. 2025, arXiv
+    2506.03093) and a hidden layer (``mlp``). Only candidates are corrected: the entries that the sparsifier selects by
+    ``pre_0``, for TopK and BatchTopK ``candidates`` times as many as fire in the end.
+
+    d_model + 1 + T parameters per latent (T = ``rounds``); 2 d_model FLOPs per latent and token, and in every round
+    2 d_model (1 + ``candidates``) per active one. ``gain = 0`` at the start, which is the linear encoder. State: ``W_enc
+    [d_sae, d_model]``, ``b_enc [d_sae]``, ``gain [d_sae, T]``, and for BatchTopK the thresholds of earlier rounds.
+    """
+
+    Options = RefineOptions
+    options: RefineOptions
+
+    def __init__(self, d_model: int, d_sae: int, options: RefineOptions | None = None) -> None:
+        super().__init__(d_model, d_sae, options)
+        for name in ("rounds", "candidates"):
+            if (value := getattr(self.options, name)) < 1:
+                raise KanaryError(f"{name}={value}: give 1 or more, or --encoder linear for no correction.")
+        self.schedule = Schedule(self.options.joins, 1.0)
+        self.gain = nn.Parameter(torch.zeros(d_sae, self.options.rounds))
+        self.stages = nn.ModuleList()  # who chooses the candidates, and the codes of each round before the last
+        self._asleep = False
+
+    def meet(self, sparsifier: Sparsifier) -> None:
+        stages = [sparsifier.like(self.options.candidates), *(sparsifier.like(1) for _ in range(self.options.rounds))]
+        self.stages = nn.ModuleList([stage for stage in stages if stage is not None])
+
+    def active(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder, precision: str = "fp32") -> Active | None:
+        if self.training and self._asleep:
+            return super().active(x, sparsifier, decoder, precision)
+        stages = self._stages() or [sparsifier] * (1 + self.options.rounds)
+        active = self.select(x, decoder.b_dec, stages[0], precision)
+        if active is None:
+            return None
+        for gain, stage in zip(self.gain.unbind(1), stages[1:], strict=True):
+            missed = self._missed(_kept(active, stage), sparsifier, decoder)
+            assert active.pattern is not None
+            known = score_at(missed.detach(), decoder.W_dec.detach(), active.pattern)
+            step = product_at(missed, decoder.W_dec, known, active.pattern)
+            active = Active(active.pre + active.per_latent(gain) * step, active.pattern, x)
+        return _kept(active, sparsifier)
+
+    def all_active(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder) -> Active:
+        active = super().all_active(x, sparsifier, decoder)
+        if self.training and self._asleep:
+            return active
+        mask = sparsifier.mask(active.pre.detach())  # what lists would hold
+        for gain in self.gain.unbind(1):
+            step = self._missed(active, sparsifier, decoder) @ decoder.W_dec.T
+            active = Active(active.pre + mask * gain * step, None, x)
+        return active
+
+    def _stages(self) -> list[Sparsifier]:
+        return [stage for stage in self.stages if isinstance(stage, Sparsifier)]
+
+    def _missed(self, active: Active, sparsifier: Sparsifier, decoder: Decoder) -> Tensor:
+        x_hat: Tensor = decoder(sparsifier.activate(active), active.pattern)
+        return active.x - x_hat
+
+    def before_step(self, step: int, steps: int) -> None:
+        self._asleep = not self.schedule.joined(step, steps) and not bool(self.gain.any())
+        for stage in self._stages():
+            stage.before_step(step, steps)
+
+    @torch.no_grad()
+    def observe(self, active: Active, values: Tensor) -> None:
+        for stage in self._stages():
+            stage.after_step(0.0, 0.0)
+
+    def paces(self, step: int, steps: int) -> dict[str, float]:
+        return {"gain": float(self.schedule.joined(step, steps))}
+
+    @torch.no_grad()
+    def tie(self, directions: Tensor) -> None:
+        super().tie(directions)
+        self.gain.zero_()
+
+    @torch.no_grad()
+    def reset(self, latents: Tensor, directions: Tensor) -> None:
+        super().reset(latents, directions)
+        self.gain[latents] = 0
+
+
+def _kept(active: Active, stage: Sparsifier) -> Active:
+    """The entries that ``stage`` lets through by their scores."""
+    assert active.pattern is not None
+    keep = stage.keep(active.pre.detach(), active.pattern)
+    return active if keep is None else Active(active.pre[keep], active.pattern.keep(keep), active.x)
