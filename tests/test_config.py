@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kanary.activations.harvest import HarvestConfig
 from kanary.config import coerce, dump_yaml, from_mapping, parse_count, parse_seconds, read_yaml, to_mapping
 from kanary.errors import KanaryError
+from kanary.sae.parts import DECODERS, ENCODERS, import_parts
 from kanary.training.config import TrainConfig, grid, names, replaced, shared_values
 
 ANYTHING = st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.lists(st.integers()))
@@ -227,3 +228,12 @@ def test_in_a_grid_of_several_kinds_each_takes_the_sparsity_that_it_knows() -> N
     for config in configs:
         config.sae_config(8)
     assert grid(yaml.safe_load(dump_yaml(shared_values(configs)))) == configs
+
+
+def test_the_help_of_encoder_and_decoder_names_all_that_come_with_kanary() -> None:
+    import_parts()
+    help = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainConfig)}
+    for option, registry in (("encoder", ENCODERS), ("decoder", DECODERS)):
+        ours = [name for name, cls in registry.items() if cls.__module__.startswith("kanary.sae.")]
+        assert len(ours) >= 4
+        assert all(name in help[option] for name in ours)

@@ -138,6 +138,13 @@ def test_a_folder_has_one_holder_and_is_free_when_it_dies(tmp_path: Path) -> Non
     assert {p.name for p in folder.iterdir()} == {".lock", "work"}
 
 
+def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(KanaryError, match=r"notes\.txt is a file\. Choose"), exclusive(tmp_path / "notes.txt"):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_a_folder_made_for_nothing_is_removed_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="bad input"), exclusive(tmp_path / "run"):
         raise ValueError("bad input")

@@ -153,6 +153,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     Raises :class:`KanaryError` with the holder's process id if another process has it.
     """
     made = not folder.exists()
+    if not made and not folder.is_dir():
+        raise KanaryError(f"{folder} is a file. Choose another name for the folder.")
     holder, lock = folder / ".holder", FileLock(folder / ".lock")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,11 @@ _AUTO_TOKENS = {
 class SourceConfig:
     """What is read, where in the model, and how; the options of harvesting and of training start with these."""
 
-    model: str = option("", "Language model: a folder, or a name on the Hugging Face Hub.", group="Model")
+    model: str = option(
+        "",
+        "Language model: a folder, a name on the Hugging Face Hub, or 'bundled': the small one that comes with Kanary.",
+        group="Model",
+    )
     site: str = option(
         "",
         "Where activations are read: resid_pre.L, resid_post.L, attn_out.L or mlp_out.L (layers count from 0), "
@@ -33,7 +37,7 @@ class SourceConfig:
     text: str = option(
         "",
         "Text: a .parquet, .jsonl, .jsonl.gz, .json or .txt file, a folder of these, a data set on the Hub, or "
-        "'labelled': passages that Kanary writes, with known concepts.",
+        "'labelled': passages that Kanary writes, with known concepts ('labelled:weather,code': only these kinds).",
         group="Text",
     )
     store: Path | None = option(

@@ -17,11 +17,15 @@ it rewrites every activation as a sum of a few out of many directions, so that s
 
     kanary train --model MODEL --site resid_post.12 --text stories.parquet --sae topk --k 32 --width 16K --tokens 50M
 
-**Model, site, text.** MODEL is a folder or a name on the Hugging Face Hub. The site is where activations are read:
+    kanary train --model bundled --site resid_post.3 --text labelled --sae topk --k 32 --width 1K --tokens 300K
+
+**Model, site, text.** MODEL is a folder, a name on the Hugging Face Hub, or bundled, the small Llama that comes with Kanary
+and reads text that Kanary writes: the second line above needs no download and takes a minute. The site is where activations are read:
 resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind the model knows.
 
 **SAE.** topk keeps the k largest latents of every token: the easiest to train. batchtopk shares k x tokens over a batch.
-jumprelu, gated and relu learn how many latents fire; say how many you want with --target-l0.
+jumprelu, gated and relu learn how many latents fire; say how many you want with --target-l0. With any of them, --encoder
+refine explains more with as many active latents, at some cost in time.
 
 **How many?** A width of 8 to 32 times the activation's and 16 to 64 active latents are usual. More active latents explain
 more and are harder to read.

@@ -42,8 +42,13 @@ class TrainConfig(SourceConfig):
     )
     l1: float | None = option(None, "Strength of the L1 penalty (relu, gated).", group="SAE", sweep=True)
     l0_penalty: float | None = option(None, "Strength of the L0 penalty (jumprelu).", group="SAE", sweep=True)
-    encoder: str = option("linear", "Encoder: activations to pre-activations.", group="SAE", sweep=True)
-    decoder: str = option("linear", "Decoder: codes to reconstructions.", group="SAE", sweep=True)
+    encoder: str = option(
+        "linear",
+        "Encoder: linear, refine (looks again at what was missed), mlp, kan-node, kan-hidden or kan-edge.",
+        group="SAE",
+        sweep=True,
+    )
+    decoder: str = option("linear", "Decoder: linear, kan-gain, kan-bend or kan-curve.", group="SAE", sweep=True)
     matryoshka: tuple[int, ...] = option(
         (),
         "Nested dictionaries: 16,4 also trains the first width/16 and width/4 latents to reconstruct alone.",
