@@ -30,7 +30,7 @@ from kanary.interventions.generation import Batch, Request
 from kanary.interventions.making import Examples, make_watch, values
 from kanary.interventions.steerable import Steerable
 from kanary.interventions.terminal import replay, sparkline
-from kanary.interventions.threshold import Scored, choose, measure, wilson
+from kanary.interventions.threshold import Scored, allowed, at_most, choose, enough, measure, wilson
 from kanary.interventions.traces import read_trace, recording, trace_names
 from kanary.interventions.watch import Watch, open_watch, save, watch_names
 from kanary.interventions.writing import Piece, watched, write
@@ -90,11 +90,12 @@ def test_no_more_false_alarms_than_stated_and_no_threshold_that_keeps_to_it_dete
     positive: list[float], negative: list[float], rate: float
 ) -> None:
     scored = Scored(*([torch.tensor([x - 1, x], dtype=torch.float64) for x in side] for side in (positive, negative)))
-    threshold = choose(scored, rate)
-    false = sum(x >= threshold for x in negative)
-    assert false <= rate * len(negative) + 1e-9
+    threshold, sure = choose(scored, rate)
+    false, loud = sum(x >= threshold for x in negative), allowed(len(negative), rate)
+    assert false <= loud <= rate * len(negative)
+    assert sure <= rate or loud == 0
     for other in {*positive, *negative}:
-        if sum(x >= other for x in negative) <= rate * len(negative) + 1e-9:
+        if sum(x >= other for x in negative) <= loud:
             assert sum(x >= other for x in positive) <= sum(x >= threshold for x in positive)
     found = measure(scored, threshold)
     assert found.false_alarms.value == false / len(negative)
@@ -102,6 +103,39 @@ def test_no_more_false_alarms_than_stated_and_no_threshold_that_keeps_to_it_dete
     pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
     assert found.auroc.value == pytest.approx(sum(pairs) / len(pairs))
     assert found.auroc.low <= found.auroc.high
+
+
+QUANTILES = {  # scores of negative texts: the value below which a share of them lies, and the share above a value
+    "exponential": (lambda u: -math.log1p(-u), lambda x: math.exp(-x)),
+    "with a heavy tail": (lambda u: (1 - u) ** -2.0, lambda x: max(x, 1.0) ** -0.5),
+    "mostly silent": (lambda u: max(0.0, u - 0.8), lambda x: 1.0 if x <= 0 else max(0.0, 0.2 - x)),
+    "of whole numbers": (lambda u: float(int(40 * u)), lambda x: 1 - min(40, max(0, math.ceil(x))) / 40),
+}
+
+
+@pytest.mark.parametrize("kind", QUANTILES)
+@pytest.mark.parametrize(("n", "rate"), [(30, 0.1), (80, 0.3), (30, 0.01)])
+def test_the_true_rate_of_false_alarms_lies_above_the_promised_one_once_in_twenty_times_at_most(
+    kind: str, n: int, rate: float
+) -> None:
+    quantile, above = QUANTILES[kind]
+    draw, times, exceeded, promises = random.Random(f"{kind} {n} {rate}"), 500, 0, set()
+    for _ in range(times):
+        negative = list(torch.tensor([quantile(draw.random()) for _ in range(n)], dtype=torch.float64).split(1))
+        threshold, sure = choose(Scored([torch.tensor([1e9], dtype=torch.float64)], negative), rate)
+        exceeded += above(threshold) > sure
+        promises.add(sure)
+    assert exceeded <= 0.05 * times + 3 * math.sqrt(0.05 * 0.95 * times)
+    (promised,) = promises  # by the number of texts alone
+    assert promised <= rate if n >= (enough(rate) or math.inf) else promised > rate
+
+
+def test_what_texts_can_vouch_for_is_what_the_tables_say() -> None:
+    assert at_most(0, 30) == pytest.approx(0.0950, abs=1e-4)  # Clopper and Pearson's, one-sided
+    assert at_most(2, 100) == pytest.approx(0.0616, abs=1e-4)
+    assert at_most(7, 7) == 1
+    assert [enough(rate) for rate in (0.1, 0.05, 0.01, 0.0)] == [29, 59, 299, None]
+    assert [allowed(n, 0.1) for n in (28, 29, 46, 61, 1000)] == [0, 0, 1, 2, 84]
 
 
 @settings(max_examples=50, deadline=None)

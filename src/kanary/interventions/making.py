@@ -78,10 +78,11 @@ def make_watch(
         return Scored(*(values(lm, which, draft, texts, quiet=quiet) for texts in (positive, negative)))
 
     choosing = scored(chosen_positive, chosen_negative)
-    threshold = choose(choosing, false_alarms)
+    threshold, sure = choose(choosing, false_alarms)
     return replace(
         draft,
         threshold=threshold,
+        at_most=sure,
         chosen=measure(choosing, threshold, seed),
         measured=measure(scored(held_positive, held_negative), threshold, seed),
         latency_ms=latency(panel, draft, held_positive[0]),

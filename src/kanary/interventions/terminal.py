@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kanary.interventions.alarms import Alarm
+from kanary.interventions.threshold import enough
 from kanary.interventions.traces import Trace
 from kanary.interventions.watch import Watch
 from kanary.interventions.writing import Piece
@@ -116,7 +117,9 @@ def described(watch: Watch) -> list[str]:
         f"{watch.name}: feature {terms} of {watch.sae}, alarm from {number(watch.threshold)} on → {watch.on_alarm}"
     ]
     if watch.measured is not None:
-        lines.append("  " + measured_line(watch.measured, watch.false_alarms))
+        lines.append("  " + measured_line(watch.measured))
+    if watch.at_most is not None:
+        lines.append("  " + _promise(watch.at_most, watch.false_alarms))
     if watch.latency_ms is not None:
         lines.append(
             f"  A value is known {watch.latency_ms:.1f} ms after its token was drawn (one stream, when it was made)."
@@ -124,12 +127,20 @@ def described(watch: Watch) -> list[str]:
     return lines
 
 
-def measured_line(found: Any, stated: float | None = None) -> str:
+def _promise(at_most: float, asked: float) -> str:
+    kept = f"False alarms in at most {100 * at_most:.2g} % of texts like the negative ones, with a confidence of 95 %"
+    if at_most <= asked:
+        return f"{kept} ({100 * asked:g} % was asked for)."
+    needed = enough(asked)
+    more = "no number of texts can show that" if needed is None else f"that takes {2 * needed:,} negative texts"
+    return f"{kept}. {100 * asked:g} % was asked for: {more}."
+
+
+def measured_line(found: Any) -> str:
     """AUROC, detection and false alarms with their intervals."""
     rates = [f"AUROC {_rate(found.auroc)}"]
     rates.append(f"detects {_percent(found.detection)} of {found.positives} positive texts")
-    asked = "" if stated is None else f" (asked for: {100 * stated:g} %)"
-    rates.append(f"false alarms in {_percent(found.false_alarms)} of {found.negatives} negative texts{asked}")
+    rates.append(f"false alarms in {_percent(found.false_alarms)} of {found.negatives} negative texts")
     rates.append(f"{100 * found.token_false_alarms:.2g} % of their tokens")
     return "; ".join(rates) + "."
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from kanary.sae import SAE
 
 FEWEST = 4
 """Texts of either label: two to choose the threshold on, two to measure it on."""
+CONFIDENCE = 0.95
 RESAMPLES = 1000
 BATCH = 16
 
@@ -75,15 +77,60 @@ def split(examples: Sequence[str], label: str, seed: int) -> tuple[list[str], li
     return shuffled[::2], shuffled[1::2]
 
 
-def choose(scored: Scored, false_alarms: float) -> float:
-    """The smallest threshold at which no more than the share ``false_alarms`` of the negative texts raise an alarm.
+class Cut(NamedTuple):
+    """Where the threshold lies."""
 
+    threshold: float
+    at_most: float
+    """The rate of false alarms is not above this, with a confidence of 95 %."""
+
+
+def choose(scored: Scored, false_alarms: float) -> Cut:
+    """The smallest threshold that keeps the rate of false alarms to ``false_alarms`` with a confidence of 95 %.
+
+    That holds for texts that are drawn like the negative ones, whatever their scores look like (order statistics: Wilks
+    1941). Where the negative texts are too few to be sure of that, it lies above all of them, and ``at_most`` is larger.
     It lies half-way between the highest negative text that must be silent and the next text above it.
     """
     negative = sorted((_score(values) for values in scored.negative), reverse=True)
-    loudest = negative[min(math.floor(false_alarms * len(negative) + 1e-9), len(negative) - 1)]
-    above = [score for score in (*map(_score, scored.positive), *negative) if score > loudest]
-    return (loudest + min(above)) / 2 if above else math.nextafter(loudest, math.inf)
+    loud = allowed(len(negative), false_alarms)
+    silent = negative[min(loud, len(negative) - 1)]
+    above = [score for score in (*map(_score, scored.positive), *negative) if score > silent]
+    return Cut((silent + min(above)) / 2 if above else math.nextafter(silent, math.inf), at_most(loud, len(negative)))
+
+
+@cache
+def allowed(n: int, rate: float) -> int:
+    """How many of ``n`` negative texts may raise an alarm for the rate to be below ``rate`` with a confidence of 95 %.
+
+    0 where it cannot be known from so few.
+    """
+    return max(0, next((k for k in range(n) if _no_more_than(k, n, rate) > 1 - CONFIDENCE), n) - 1)
+
+
+@cache
+def at_most(hits: int, n: int) -> float:
+    """The rate below which the true one lies with a confidence of 95 %, given ``hits`` of ``n`` (Clopper, Pearson 1934)."""
+    low, high = hits / n, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _no_more_than(hits, n, middle) > 1 - CONFIDENCE else (low, middle)
+    return high
+
+
+def enough(rate: float) -> int | None:
+    """Negative texts from which on a rate can be kept to with a confidence of 95 %; None: no number of them is enough."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-rate)) if rate > 0 else None
+
+
+def _no_more_than(hits: int, n: int, rate: float) -> float:
+    """The probability of at most ``hits`` of ``n`` at this rate."""
+    if not 0 < rate < 1:
+        return float(rate <= 0 or hits >= n)
+    whole, yes, no = math.lgamma(n + 1), math.log(rate), math.log1p(-rate)
+    return sum(
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * yes + (n - k) * no) for k in range(hits + 1)
+    )
 
 
 def measure(scored: Scored, threshold: float, seed: int = 0) -> Measured:

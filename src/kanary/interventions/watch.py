@@ -61,13 +61,16 @@ class Watch:
     threshold: float
     """A token whose value is at least this raises an alarm."""
     false_alarms: float
-    """The share of negative texts that may raise an alarm, for which the threshold was chosen."""
+    """The share of negative texts that may raise an alarm, as it was asked for."""
     on_alarm: Action = "log"
     """``log`` alone, ``stop`` the text, or ``steer`` the rest of it."""
     steer: tuple[Edit, ...] = ()
     """What is done from the alarm on, where that is the action."""
     webhook: str | None = None
     """An address to which every alarm is sent."""
+    at_most: float | None = None
+    """The rate of false alarms that is not exceeded with a confidence of 95 %, by the texts that the threshold was chosen on;
+    above ``false_alarms`` where they were too few. None in a watch of an earlier version."""
     chosen: Measured | None = None
     """On the texts that the threshold was chosen on."""
     measured: Measured | None = None
@@ -137,6 +140,7 @@ class Watch:
             fields: dict[str, Any] = {name: plain[name] for name in ("name", "sae", "digest", "on_alarm", "webhook")}
             fields |= {name: float(plain[name]) for name in ("threshold", "false_alarms")}
             fields |= {name: _measured(plain[name]) for name in ("chosen", "measured")}
+            fields["at_most"] = None if plain.get("at_most") is None else float(plain["at_most"])
             fields["latency_ms"] = None if plain["latency_ms"] is None else float(plain["latency_ms"])
             fields["weights"] = tuple((_whole(latent), float(weight)) for latent, weight in plain["weights"])
             fields["steer"] = tuple(Edit.from_json(each) for each in plain["steer"])
