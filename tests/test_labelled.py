@@ -520,7 +520,8 @@ def test_a_run_trains_on_it_and_is_judged_on_what_was_held_out(tiny_llama: Path,
     assert metrics["held_out"]["tokens"] > 0
     assert metrics["held_out"]["text_fingerprint"] == open_text(text).fingerprint
     same = ["--text", "labelled:clinical,weather", "--tokens", "2000", "--loss-tokens", "500", "--prompts", "5"]
-    for words, part in (([], "heldout"), (["--text", "labelled:weather"], "all")):
+    few, none = ["--concept-tokens", "8K"], ["--text", "labelled:weather", "--concept-tokens", "0"]
+    for words, part in ((few, "heldout"), (none, "all")):
         done = command("evaluate", run, *same, *words, "--out", tmp_path / part)
         assert done.code == 0, done.err
         assert json.loads((tmp_path / part / "metrics.json").read_text())["held_out"]["part"] == part
