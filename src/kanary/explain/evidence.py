@@ -110,12 +110,12 @@ class _Halves:
         which = np.concatenate(lists)
         pieces = self.pool.pieces
         ids = pieces.ids[which].astype(np.int64)
-        texts = self.pool.text.tokens(np.maximum(ids, 0))
+        texts = self.pool.texts(which.tolist())
         values = self._values(which)
         columns = (pieces.window, pieces.start, pieces.document, pieces.position, pieces.length)
         rows = zip(*(each[which].tolist() for each in columns), strict=True)
         found = [
-            Excerpt(window, start, document, position, ids[i, :n], tuple(texts[i][:n]), values[i, :n])
+            Excerpt(window, start, document, position, ids[i, :n], texts[i], values[i, :n])
             for i, (window, start, document, position, n) in enumerate(rows)
         ]
         ends = np.cumsum([0, *map(len, lists)]).tolist()

@@ -7,7 +7,7 @@ import numpy as np
 
 from kanary.explain.embedding import Embedding
 from kanary.explain.patterns import PatternRule
-from kanary.explain.statistics import pearson
+from kanary.explain.statistics import correlation
 from kanary.explain.types import Excerpt, Explanation, Failed, Rubric, Rule, Values
 
 Marks = Sequence[Sequence[int]]
@@ -26,11 +26,11 @@ class RuleJudge:
         """Whether it is the marked tokens, rather than the others, at which the rule expects the latent to fire."""
         found = []
         for expected, places in zip(_rule(explanation).values(excerpts), marks, strict=True):
-            inside = np.zeros(len(expected), bool)
-            inside[list(places)] = True
-            here = float(expected[inside].mean()) if inside.any() else 0.0
-            other = float(expected[~inside].mean()) if not inside.all() else 0.0
-            found.append(here / (here + other) if here + other > 0 else 0.5)
+            values = expected.astype(np.float64)
+            inside, whole = float(values[list(places)].sum()), float(values.sum())
+            here = inside / max(1, len(places))
+            other = max(0.0, whole - inside) / max(1, len(values) - len(places))
+            found.append(round(here / (here + other), 9) if here + other > 0 else 0.5)  # so that equal ones are a tie
         return found
 
     async def values(self, explanation: Explanation, excerpts: Sequence[Excerpt]) -> list[Values]:
@@ -44,7 +44,7 @@ class RuleJudge:
         rule = _rule(explanation)
         predicted = [each.astype(np.float64) for each in rule.values(excerpts)]
         true = [each.activations.astype(np.float64) for each in excerpts]
-        r = pearson(predicted, true, np.random.default_rng(0)).value or 0.0
+        r = correlation(predicted, true) or 0.0
         grade = 1 + int(np.searchsorted([0.2, 0.4, 0.6, 0.8], r, side="right"))
         reason = f"the rule's values correlate with the activations, r = {r:.2f}"
         if grade <= 2 or not isinstance(rule, PatternRule) or not rule.patterns:

@@ -62,11 +62,16 @@ class Grid:
         return found
 
     @cached_property
-    def concepts(self) -> Mask:
-        """``[n, LENGTH, concepts]``"""
+    def concepts(self) -> NDArray[np.uint8]:
+        """``[n, LENGTH, concepts / 8]``, a bit each."""
         assert self.marks is not None
         windows, starts = [e.window for e in self.excerpts], [e.start for e in self.excerpts]
-        return self.marks.at(windows, starts, self.width) & self.inside[..., None]
+        return self.marks.at(windows, starts, self.width)
+
+    def holds_concept(self, number: int) -> Mask:
+        """``[n, LENGTH]``"""
+        found: Mask = (self.concepts[..., number // 8] & (128 >> number % 8) > 0) & self.inside
+        return found
 
     def column(self, what: What, where: int = 0) -> NDArray[np.int64]:
         """``[n, LENGTH]``: the number of the token, word or kind that stands ``where`` steps before each; -1 for none."""
@@ -92,8 +97,7 @@ class Grid:
         """``[n, LENGTH]``; never after the end of an excerpt."""
         what, where, value = condition
         if what == "concept":
-            held: Mask = self.concepts[..., value]
-            return held
+            return self.holds_concept(value)
         if where == EARLIER:
             return self.inside & (np.arange(self.width) > self.first_place(value)[:, None])
         equal: Mask = self.column(what, where) == value

@@ -83,6 +83,16 @@ class Pool:
         self._by_token = np.argsort(pieces.ids, axis=None, kind="stable").astype(np.int32)
         self._sorted_ids = pieces.ids.reshape(-1)[self._by_token]
         self.concepts = concepts
+        self._tokens: dict[int, tuple[str, ...]] = {}
+
+    def texts(self, pieces: Sequence[int]) -> list[tuple[str, ...]]:
+        """The tokens of each piece; remembered, because features share pieces."""
+        new = [piece for piece in pieces if piece not in self._tokens]
+        if new:
+            ids, lengths = np.maximum(self.pieces.ids[new], 0), self.pieces.length[new].tolist()
+            rows = zip(new, self.text.tokens(ids), lengths, strict=True)
+            self._tokens.update((piece, tuple(row[:n])) for piece, row, n in rows)
+        return [self._tokens[piece] for piece in pieces]
 
     def firings(self, latent: int) -> Firings:
         """Raises KeyError for a latent that was not read."""
@@ -113,14 +123,17 @@ class ConceptMarks:
     packed: NDArray[np.uint8]
     """``[windows, window, concepts / 8]``, a bit each."""
 
-    def at(self, windows: Sequence[int], starts: Sequence[int], length: int) -> NDArray[np.bool_]:
-        """``[n, length, concepts]``; nothing holds after a window's end."""
+    def at(self, windows: Sequence[int], starts: Sequence[int], length: int) -> NDArray[np.uint8]:
+        """``[n, length, concepts / 8]``, a bit each; nothing holds after a window's end."""
         rows = np.array([self.row[window] for window in windows], np.int64)[:, None]
         places = np.asarray(starts)[:, None] + np.arange(length)
         inside = places < self.window
-        bits = self.packed[rows, np.where(inside, places, 0)]
-        held = np.unpackbits(bits, axis=-1, count=len(self.names)).astype(bool)
-        found: NDArray[np.bool_] = held & inside[..., None]
+        found: NDArray[np.uint8] = self.packed[rows, np.where(inside, places, 0)] * inside[..., None]
+        return found
+
+    def unpacked(self, bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """``[..., concepts]`` of ``bits [..., concepts / 8]``."""
+        found: NDArray[np.bool_] = np.unpackbits(bits, axis=-1, count=len(self.names)).astype(bool)
         return found
 
 

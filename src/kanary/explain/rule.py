@@ -5,7 +5,7 @@ not need stays a wildcard. Here patterns are chosen greedily on all excerpts of 
 more firing than it costs in tokens on which the latent is silent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,65 +73,74 @@ def learn(half: Half, vocabulary: Vocabulary, marks: ConceptMarks | None = None)
     fires = grid.activations > 0
     if fires.sum() < FEWEST:
         raise Failed(f"it fires on {int(fires.sum())} tokens of the training half, {FEWEST} are needed")
-    found = list(_candidates(grid, fires))
-    rule = _chosen(grid, fires, found)
+    rule = _chosen(grid, fires, _candidates(grid, fires))
     return PatternRule(*rule, _threshold(grid, rule, vocabulary, marks), vocabulary, marks)
 
 
-class _Candidate(NamedTuple):
-    conditions: tuple[Condition, ...]
-    mask: Mask
-    """``[n, LENGTH]``"""
+class _Candidates(NamedTuple):
+    """Patterns that could be meant."""
+
+    conditions: list[tuple[Condition, ...]]
+    masks: Mask
+    """``[patterns, cells]``: where they hold, in the excerpts laid end to end."""
 
 
 # --- which patterns could be meant --------------------------------------------------------------------------------------
 
 
-def _candidates(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
+def _candidates(grid: Grid, fires: Mask) -> _Candidates:
     """Every pattern that fits the firing tokens often enough, however often it fits others."""
-    for template in _TEMPLATES:
-        yield from _of_template(grid, fires, template)
-    yield from _of_concepts(grid, fires)
-    yield from _of_earlier(grid, fires)
+    parts = [_of_template(grid, fires, template) for template in _TEMPLATES]
+    parts += [_of_concepts(grid, fires), _of_earlier(grid, fires)]
+    masks = np.concatenate([part.masks for part in parts])
+    return _Candidates([conditions for part in parts for conditions in part.conditions], masks)
 
 
-def _of_template(grid: Grid, fires: Mask, template: Sequence[tuple[What, int]]) -> Iterator[_Candidate]:
+def _of_template(grid: Grid, fires: Mask, template: Sequence[tuple[What, int]]) -> _Candidates:
     columns = [grid.column(*each) for each in template]
-    usable = np.logical_and.reduce([column >= 0 for column in columns])
+    usable = grid.inside & np.logical_and.reduce([column >= 0 for column in columns])
     if template[0][0] == "first":
         usable &= columns[0] == 1
     code = columns[0]
     for column in columns[1:]:
         code = code * (int(column.max(initial=0)) + 1) + column
-    code = np.where(usable & grid.inside, code, -1)
-    values, counts = np.unique(code[fires & usable], return_counts=True)
+    code = np.where(usable, code, -1).reshape(-1)
+    values, counts = np.unique(code[(fires & usable).reshape(-1)], return_counts=True)
     kept = counts >= max(FEWEST, 0.01 * fires.sum())
     values = values[kept][np.argsort(-counts[kept], kind="stable")[:_PER_TEMPLATE]]
-    for value in values.tolist():
-        mask = code == value
-        at = np.unravel_index(int(mask.argmax()), mask.shape)
-        conditions = tuple(
-            Condition(what, where, int(column[at])) for (what, where), column in zip(template, columns, strict=True)
-        )
-        yield _Candidate(conditions, mask)
+    masks = values[:, None] == code
+    first = masks.argmax(1)
+    each = [column.reshape(-1)[first].tolist() for column in columns]
+    conditions = [
+        tuple(Condition(what, where, value) for (what, where), value in zip(template, row, strict=True))
+        for row in zip(*each, strict=True)
+    ]
+    return _Candidates(conditions, masks)
 
 
-def _of_concepts(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
-    if grid.marks is None:
-        return
-    held = grid.concepts
-    right, all_ = held[fires].sum(0), held.sum((0, 1))
-    for number in np.flatnonzero((right >= FEWEST) & (2 * right > all_)).tolist():
-        yield _Candidate((Condition("concept", 0, number),), held[..., number])
+def _of_concepts(grid: Grid, fires: Mask) -> _Candidates:
+    found: list[tuple[tuple[Condition, ...], Mask]] = []
+    if grid.marks is not None:
+        right = grid.marks.unpacked(grid.concepts[fires]).sum(0)
+        for number in np.flatnonzero(right >= FEWEST).tolist():
+            mask = grid.holds_concept(number)
+            if 2 * right[number] > mask.sum():
+                found.append(((Condition("concept", 0, number),), mask))
+    return _stacked(grid, found)
 
 
-def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
+def _stacked(grid: Grid, found: Sequence[tuple[tuple[Condition, ...], Mask]]) -> _Candidates:
+    masks = np.array([mask.reshape(-1) for _, mask in found], bool).reshape(len(found), grid.inside.size)
+    return _Candidates([conditions for conditions, _ in found], masks)
+
+
+def _of_earlier(grid: Grid, fires: Mask) -> _Candidates:
     """Words said before: alone, and with the words on which the latent fires most."""
     words = grid.column("word")
     firing = fires.any(1)
     present = np.unique(words[firing][words[firing] >= 0])
     if not len(present):
-        return
+        return _stacked(grid, ())
     number = np.searchsorted(present, words).clip(0, len(present) - 1)
     known = (present[number] == words) & grid.inside
     there = np.zeros((len(words), len(present)), bool)
@@ -141,41 +150,47 @@ def _of_earlier(grid: Grid, fires: Mask) -> Iterator[_Candidate]:
     triggers = triggers[np.argsort(-counts, kind="stable")[:_WITH_EARLIER]]
     here = {int(word): words == word for word in triggers}
     best = np.argsort(-lead, kind="stable")[:_EARLIER]
+    found: list[tuple[tuple[Condition, ...], Mask]] = []
     for word in present[best[lead[best] >= _LEAD]].tolist():
         condition = Condition("word", EARLIER, word)
         mask = grid.holds(condition)
-        yield _Candidate((condition,), mask)
+        found.append(((condition,), mask))
         for trigger, at in here.items():
             if trigger != word:
-                yield _Candidate((condition, Condition("word", 0, trigger)), mask & at)
+                found.append(((condition, Condition("word", 0, trigger)), mask & at))
+    return _stacked(grid, found)
 
 
 # --- which of them are -------------------------------------------------------------------------------------------------
 
 
-def _chosen(grid: Grid, fires: Mask, candidates: Sequence[_Candidate]) -> tuple[tuple[Pattern, ...], float]:
+def _chosen(grid: Grid, fires: Mask, candidates: _Candidates) -> tuple[tuple[Pattern, ...], float]:
     """The patterns, in the order of their choice, and how likely the latent fires where none matches."""
-    masks = np.array([each.mask.reshape(-1) for each in candidates], np.float32).reshape(len(candidates), -1)
+    masks = candidates.masks
     y, values = fires.reshape(-1), grid.activations.reshape(-1)
     mean, most = float(values[y].mean()), float(values.max())
     worth = np.where(y, np.clip(values / mean, 0.3, 2.0), 0.0).astype(np.float32)
     base, total = float(y.sum() / grid.inside.sum()), float(worth.sum())
-    open_ = grid.inside.reshape(-1).astype(np.float32)
+    open_ = grid.inside.reshape(-1).copy()
+    firing = masks[:, y]
+    won = firing @ worth[y]  # what each pattern explains that none before it did
+    lost = np.array([np.count_nonzero(mask) for mask in masks]) - firing.sum(1)  # and where it is wrong
     found: list[Pattern] = []
     for strictness in _STRICTNESS if len(masks) else ():
-        weight = np.where(y, worth, np.float32(-strictness))
-        gains = masks @ (weight * open_)
-        while len(found) < MOST and gains.max() > _COST:
+        while len(found) < MOST:
+            gains = won - strictness * lost
             best = int(gains.argmax())
-            here = np.flatnonzero((masks[best] > 0) & (open_ > 0))
+            if gains[best] <= _COST:
+                break
+            here = np.flatnonzero(masks[best] & open_)
             right = here[y[here]]
             chance = (len(right) + _PRIOR * base) / (len(here) + _PRIOR)
             value = 10 * float(values[right].mean()) / most
-            found.append(Pattern(candidates[best].conditions, chance, value, float(worth[here].sum()) / total))
-            open_[here] = 0
-            gains -= masks[:, here] @ weight[here]  # fast because few tokens are new to a pattern
-            gains[best] = -np.inf
-    rest = open_ > 0
+            found.append(Pattern(candidates.conditions[best], chance, value, float(worth[here].sum()) / total))
+            open_[here] = False
+            won -= masks[:, right] @ worth[right]  # fast because few tokens are new to a pattern
+            lost -= masks[:, here[~y[here]]].sum(1)
+    rest = open_
     elsewhere = (float((y & rest).sum()) + _PRIOR * base) / (float(rest.sum()) + _PRIOR)
     return tuple(found), elsewhere
 

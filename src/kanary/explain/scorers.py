@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanary.explain.embedding import Embedding
-from kanary.explain.statistics import Estimate, mean, pearson, separation
+from kanary.explain.statistics import Estimate, correlation, mean, pearson, separation
 from kanary.explain.types import Evidence, Excerpt, Explanation, Failed, Judge, Score, Scorer
 
 MARKED = 0.3
@@ -142,7 +142,7 @@ class Simulation:
         more: dict[str, float] = {}
         for part, strongest in (("top", True), ("random", False)):
             those = [(x, y) for x, y, is_top in good if is_top == strongest]
-            r = pearson([x for x, _ in those], [y for _, y in those], draw).value
+            r = correlation([x for x, _ in those], [y for _, y in those])
             more |= {part: r} if r is not None else {}
         return _score(self.name, judge.name, value, len(good), len(pairs) - len(good), more)
 
@@ -162,13 +162,11 @@ class Examples:
         draw = np.random.default_rng([self.seed, evidence.latent, 5])
         if not evidence.train.firing or not evidence.train.silent:
             return _nothing(self.name, "tf-idf")
-        known = [self._vectors(each).mean(0) for each in (evidence.train.firing, evidence.train.silent)]
+        known = [self.embedding.mean(_texts(each)) for each in (evidence.train.firing, evidence.train.silent)]
         contrast = known[0] - known[1]
-        positive, negative = (self._vectors(e) @ contrast for e in (evidence.test.firing, evidence.test.negatives))
-        return separated(self.name, "tf-idf", positive.astype(np.float64), negative.astype(np.float64), draw, at=0.0)
-
-    def _vectors(self, excerpts: Sequence[Excerpt]) -> NDArray[np.float32]:
-        return self.embedding.of([e.text for e in excerpts])
+        test = (evidence.test.firing, evidence.test.negatives)
+        positive, negative = (self.embedding.along(_texts(each), contrast) for each in test)
+        return separated(self.name, "tf-idf", positive, negative, draw, at=0.0)
 
 
 @dataclass(frozen=True)
@@ -188,6 +186,10 @@ class RubricGrade:
             return _nothing(self.name, judge.name, failures=1)
         value = Estimate(float(grade.grade), None, None)
         return _score(self.name, judge.name, value, 1, 0, said=f"{grade.category}: {grade.reason}")
+
+
+def _texts(excerpts: Sequence[Excerpt]) -> list[str]:
+    return [excerpt.text for excerpt in excerpts]
 
 
 def marked(excerpt: Excerpt) -> list[int]:

@@ -61,18 +61,18 @@ def pearson(predicted: Sequence[Floats], true: Sequence[Floats], draw: np.random
     """
     if not predicted:
         return Estimate(None, None, None)
-    sums = np.array(
-        [
-            (len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum())
-            for x, y in zip(predicted, true, strict=True)
-        ],
-        np.float64,
-    )
+    sums = _sums(predicted, true)
     value = _correlation(sums.sum(0)[None])[0]
     if np.isnan(value):
         return Estimate(None, None, None)
     resampled = _correlation(_weights(len(sums), draw) @ sums)
     return _estimate(float(value), resampled[np.isfinite(resampled)], len(sums) >= FEWEST)
+
+
+def correlation(predicted: Sequence[Floats], true: Sequence[Floats]) -> float | None:
+    """The value of :func:`pearson` alone."""
+    value = float(_correlation(_sums(predicted, true).sum(0)[None])[0]) if predicted else float("nan")
+    return None if np.isnan(value) else value
 
 
 def mean(values: Sequence[float], draw: np.random.Generator) -> Estimate:
@@ -104,6 +104,16 @@ def _ranks(x: Floats) -> Floats:
     return found
 
 
+def _sums(predicted: Sequence[Floats], true: Sequence[Floats]) -> Floats:
+    """``[n, 6]``: of each excerpt the number of tokens, and the sums of x, y, xx, yy and xy."""
+    x, y = np.concatenate(predicted), np.concatenate(true)
+    lengths = np.array([len(each) for each in predicted])
+    starts = np.cumsum(lengths) - lengths
+    columns = np.add.reduceat(np.stack([x, y, x * x, y * y, x * y], 1), starts)
+    found: Floats = np.column_stack([lengths, columns])
+    return found
+
+
 def _correlation(sums: Floats) -> Floats:
     """``sums [rows, 6]``: n, x, y, xx, yy, xy. NaN where y is constant, 0 where x is."""
     n, x, y, xx, yy, xy = sums.T
@@ -123,5 +133,14 @@ def _weights(n: int, draw: np.random.Generator) -> Floats:
 def _estimate(value: float, resampled: Floats, enough: bool) -> Estimate:
     if not enough or not len(resampled):
         return Estimate(value, None, None)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Estimate(value, round(float(low), 12), round(float(high), 12))
+    ordered = np.sort(resampled)
+    low, high = (_quantile(ordered, share) for share in (0.025, 0.975))
+    return Estimate(value, round(low, 12), round(high, 12))
+
+
+def _quantile(ordered: Floats, share: float) -> float:
+    """Between neighbours by a line, as numpy does in ten times the time."""
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
