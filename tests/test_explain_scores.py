@@ -17,7 +17,7 @@ from kanary.explain.evidence import gather, gather_random
 from kanary.explain.judges import EmbeddingJudge, Oracle, RuleJudge
 from kanary.explain.rule import RuleExplainer, learn
 from kanary.explain.scorers import Detection, Examples, Fuzzing, Intruder, RubricGrade, Simulation, marked
-from kanary.explain.statistics import pearson, separation, spearman
+from kanary.explain.statistics import correlation, mean, pearson, separation, spearman
 from kanary.explain.table import ITSELF, rows, summary
 from kanary.explain.types import Evidence, Excerpt, Explanation, Failed, Half, Score, Scorer
 
@@ -232,6 +232,32 @@ def test_numbers_equal_a_brute_force_reference() -> None:
     a, b = np.array([1.0, 2, 2, 4, 5, 7]), np.array([3.0, 1, 4, 4, 9, 8])
     ranks = [[1, 2.5, 2.5, 4, 5, 6], [2, 1, 3.5, 3.5, 6, 5]]
     assert spearman(a, b, draw).value == pytest.approx(np.corrcoef(ranks)[0, 1])
+
+
+def test_shortcuts_equal_what_they_stand_for() -> None:
+    draw = np.random.default_rng(4)
+    x, y = [draw.random(9) for _ in range(6)], [draw.random(9) for _ in range(6)]
+    assert correlation(x, y) == pytest.approx(pearson(x, y, draw).value)
+    assert correlation([], []) is None
+    values = draw.random(40).tolist()
+    resampled = np.array([np.mean(draw.choice(values, 40)) for _ in range(4000)])
+    found = mean(values, draw)
+    assert [found.low, found.high] == pytest.approx(np.percentile(resampled, [2.5, 97.5]), abs=0.02)
+    embedding = Embedding(["a cat", "a dog", "a dog and a cat"])
+    texts = ["a cat and a cat", "", "the dog", "a"]
+    dense = embedding.of(texts)
+    assert np.allclose(np.sqrt((dense**2).sum(1)), [1, 0, 1, 1])
+    assert np.allclose(embedding.mean(texts), dense.mean(0))
+    direction = draw.random(dense.shape[1]).astype(np.float32)
+    assert np.allclose(embedding.along(texts, direction), dense @ direction, atol=1e-6)
+    assert embedding.along([], direction).shape == (0,)
+
+
+def test_equal_expectations_are_a_tie_for_fuzzing() -> None:
+    explanation = explained(gather(WORLD, 2))
+    silent = [e for e in gather(WORLD, 2).test.silent if SEVEN not in e.ids and SEVEN + 1 not in e.ids][:5]
+    marks = [list(range(n)) for n in (1, 2, 3, 5, 7)]
+    assert run(RuleJudge().marked(explanation, silent, marks[: len(silent)])) == [0.5] * len(silent)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
