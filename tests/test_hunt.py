@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,9 +150,26 @@ def test_unrelated_questions_are_of_several_skills() -> None:
 # --- the hunt -------------------------------------------------------------------------------------------------------
 
 
+class Counting:
+    """A progress bar that remembers."""
+
+    total, done = 0, 0
+
+    @contextmanager
+    def __call__(self, what: str, total: int, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+        self.total += total
+        yield self.show
+
+    def show(self, n: int) -> None:
+        assert n >= 0
+        self.done += n
+
+
 def test_in_a_random_model_nothing_is_found_and_that_is_said(panel: Steerable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kanary.interventions.hunt.unrelated", lambda n, seed: ITEMS * 6)
+    monkeypatch.setattr("kanary.interventions.hunt.bar", counting := Counting())
     found = hunt("honesty", panel, pairs=16, quiet=True)
+    assert counting.done == counting.total > 0  # said beforehand, whatever is found
     assert found.verdict()[0].startswith("Nothing to find")
     assert found.real == () or max(abs(each.held_out.value - 0.5) for each in found.real) < 0.5
     assert (found.chosen_on, found.held_out) == (8, 8)
@@ -180,6 +199,7 @@ def test_a_planted_lie_is_found_and_steering_it_turns_answers_both_ways(
     monkeypatch.setattr(module, "control_pairs", lambda quarry, n, seed: made(False, n))
     monkeypatch.setattr(module, "unrelated", lambda n, seed: ITEMS * 6)
     monkeypatch.setattr(module, "_alike", lambda a, b: 1)
+    monkeypatch.setattr(module, "bar", counting := Counting())
     asked = in_tokens(lm, [side for pair in made(True, 60) for side in pair])
     x = torch.stack([lm.capture(torch.tensor([each.prompt]), [SITE])[SITE][0, -1] for each in asked if each])
     which = torch.tensor([1.0, -1.0]).repeat(60)
@@ -196,6 +216,7 @@ def test_a_planted_lie_is_found_and_steering_it_turns_answers_both_ways(
         sae.W_dec[3], sae.W_dec[6] = towards, -towards
         sae.decoder.normalise()
     found = hunt("honesty", Steerable(lm, sae), pairs=40, quiet=True)
+    assert counting.done == counting.total > 0
     best = {each.side: each for each in reversed(found.real)}  # the first of each side
     assert best["with"].latent == 3
     assert best["without"].latent == 6
@@ -247,6 +268,19 @@ def test_the_verdict_says_what_was_found_and_what_was_not() -> None:
     assert "moves nothing" in still.verdict()[2]
     assert "No feature to steer" in still.verdict()[3]
     assert "should not" in a_hunt(control_shift=near).verdict()[4]
+
+
+def test_the_verdict_says_what_random_features_do_at_the_same_strength() -> None:
+    found = a_hunt()
+    small, large = Metric(0.02, -0.03, 0.07, 80), Metric(0.3, 0.2, 0.4, 80)
+    for change, says in ((small, "as they should"), (large, "steering of any kind does some of it")):
+        random = found.effects[0]._replace(by="random features", latent=None, change=change)
+        *_, line, last = replace(found, effects=(*found.effects, random)).verdict()
+        assert line.startswith("Control, random features at the same strengths")
+        assert f"{100 * change.value:.0f} %" in line
+        assert says in line
+        assert last.startswith("Control, something else")
+    assert not any("random" in line for line in found.verdict())
 
 
 def test_what_cannot_be_hunted_is_refused_in_one_line(panel: Steerable, tiny_llama: Path) -> None:

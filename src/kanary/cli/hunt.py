@@ -35,8 +35,10 @@ def command(
 ) -> None:
     from kanary.files import write_json
     from kanary.interventions.hunt import hunt
+    from kanary.interventions.quarry import find_quarry
     from kanary.interventions.steerable import Steerable
 
+    find_quarry(what)  # refuses an unknown one before the model is loaded
     panel = Steerable.open(run, model=model, device=device, asks="--sae {}")
     found = hunt(what, panel, sae=sae, pairs=pairs, seed=seed)
     if out:

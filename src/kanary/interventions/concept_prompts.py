@@ -5,6 +5,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from kanary.errors import KanaryError
 from kanary.evaluation.concepts.best import FEWEST_TOKENS
@@ -19,6 +20,7 @@ BEFORE, AFTER = 120, 360
 
 PAIRS = 60
 """Of passages in which the latent that stands for a concept is looked for."""
+BATCH = 16
 
 
 class TrueLatent(NamedTuple):
@@ -72,12 +74,16 @@ def true_latent(lm: LanguageModel, sae: SAE, concept: str, *, n: int = PAIRS, se
     site, bos = str(sae.config.trained_on["site"]), [] if lm.bos_id is None else [lm.bos_id]
     codes: list[SparseCodes] = []
     holds: list[bool] = []
-    for record in (each for pair in islice(pairs(concept, seed + 1_000_003), n) for each in pair):
-        ids, concepts, _ = record.tokens(lm.tokenizer)
-        ids = ids[: lm.context - len(bos)]
-        x = lm.capture(torch.tensor([bos + ids]), [site])[site][0, len(bos) :]
-        codes.append(sae.encode(x).to("cpu"))
-        holds += [concept in here for here in concepts[: len(ids)]]
+    records = [each for pair in islice(pairs(concept, seed + 1_000_003), n) for each in pair]
+    for some in (records[a : a + BATCH] for a in range(0, len(records), BATCH)):
+        written = [record.tokens(lm.tokenizer) for record in some]
+        read = [(torch.tensor(bos + each.ids[: lm.context - len(bos)]), each.concepts) for each in written]
+        x = lm.capture(pad_sequence([ids for ids, _ in read], batch_first=True), [site])[
+            site
+        ]  # padded where none looks
+        for row, (ids, where) in zip(x, read, strict=True):
+            codes.append(sae.encode(row[len(bos) : len(ids)]).to("cpu"))
+            holds += [concept in here for here in where[: len(ids) - len(bos)]]
     if sum(holds) < FEWEST_TOKENS:
         raise KanaryError(
             f"{concept} holds at {sum(holds)} tokens of {n} passages, too few to say which latent stands for it; "

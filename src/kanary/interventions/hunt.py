@@ -116,6 +116,21 @@ class _Hunter:
         self.draws = _draws(len(self.test.tails), seed)
 
     def run(self) -> Hunt:
+        with bar(f"hunting {self.quarry.name}", self._all(), "passages", self.quiet) as self._show:
+            return self._run()
+
+    def _all(self) -> int:
+        """How often passages are read, at most."""
+        read = 2 * (len(self.chosen.tails) + len(self.test.tails) + len(self.control.tails))
+        alone = 2 * (len(self.test.tails) + len(self.control.tails)) + len(self.unrelated)
+        return read + alone + 2 * self._all_steered()
+
+    def _all_steered(self) -> int:
+        """The same while the model is steered in one direction."""
+        trial = (TRIED + 1) * len(STRENGTHS) * min(TRIAL, len(self.chosen.tails))
+        return trial + (3 + RANDOM) * len(self.test.tails) + len(self.unrelated)
+
+    def _run(self) -> Hunt:
         chosen, test, control = (self._read(each) for each in (self.chosen, self.test, self.control))
         found = self._found(chosen, test, control)
         before = self._alone(self.test.without), self._alone(self.test.with_it)
@@ -138,8 +153,9 @@ class _Hunter:
     # --- which features tell the passages apart ---------------------------------------------------------------------
 
     def _read(self, sides: _Sides) -> tuple["_Tails", "_Tails"]:
-        lm, tails = self.panel.lm, sides.tails
-        return read_tails(lm, self.sae, sides.with_it, tails), read_tails(lm, self.sae, sides.without, tails)
+        both = sides.with_it, sides.without
+        a, b = (read_tails(self.panel.lm, self.sae, asked, sides.tails, self._show) for asked in both)
+        return a, b
 
     def _found(self, *read: tuple["_Tails", "_Tails"]) -> list[Found]:
         """The best of either side on the pairs ``read[0]``, judged on the others."""
@@ -194,16 +210,18 @@ class _Hunter:
 
         features = [self._feature(latent, s, largest) for latent in mine for s in STRENGTHS]
         vectors = [self._vector(difference, s) for s in STRENGTHS]
-        moved = sign * self._steered([*features, *vectors], tried, trial.tails, "choosing strengths").mean(1)
+        moved = sign * self._steered([*features, *vectors], tried, trial.tails).mean(1)
         best = [features[int(moved[: len(features)].argmax())]] if features else []
         kept = [*best, *map(self._without, theirs), vectors[int(moved[len(features) :].argmax())]]
         others = [self._feature(latent, push.strength or 1.0, largest) for push in best for latent in drawn]
-        results = self._steered([*kept, *others], asked, self.test.tails, "steering")
+        results = self._steered([*kept, *others], asked, self.test.tails)
         rows = zip(kept, results, strict=False)
         effects = [self._effect(direction, push, before, result, push in best) for push, result in rows]
         if others:
             push = _Push("random features", None, others[0].strength, ())
             effects.append(self._effect(direction, push, before, results[len(kept) :], False))
+        asked_of = (len(features) + len(vectors)) * len(tried) + len(best) * len(self.unrelated)
+        self._show(self._all_steered() - asked_of - len(results) * len(asked))  # what fewer features have spared
         return effects
 
     def _feature(self, latent: int, strength: float, largest: Tensor) -> _Push:
@@ -223,21 +241,18 @@ class _Hunter:
         control = None
         if asks:  # of the best feature alone
             tails = [min(self.tail, len(each.prompt) - 1) for each in self.unrelated]
-            right = self._steered([push], self.unrelated, tails, "asking the control")[0]
+            right = self._steered([push], self.unrelated, tails)[0]
             control = _rate(right, _draws(len(right), self.seed))
         start, end, change = (_mean(values, self.draws) for values in (base, new, new - base))
         return Effect(direction, push.by, push.latent, push.strength, start, end, change, control)
 
-    def _steered(self, pushes: Sequence[_Push], asked: Sequence[Asked], tails: Sequence[int], what: str) -> Tensor:
+    def _steered(self, pushes: Sequence[_Push], asked: Sequence[Asked], tails: Sequence[int]) -> Tensor:
         """``[pushes, items]``"""
-        ways = [push.at(asked, tails) for push in pushes]
-        with bar(what, len(ways) * len(asked), "questions", self.quiet) as show:
-            return margins(self.panel, asked, ways, self.tail, show)
+        return margins(self.panel, asked, [push.at(asked, tails) for push in pushes], self.tail, self._show)
 
     def _alone(self, asked: Sequence[Asked]) -> Tensor:
         """``[items]``, of the model as it is."""
-        with bar("asking", len(asked), "questions", self.quiet) as show:
-            return margins(self.panel, asked, show=show)[0]
+        return margins(self.panel, asked, show=self._show)[0]
 
 
 class _Tails(NamedTuple):
@@ -250,8 +265,14 @@ class _Tails(NamedTuple):
 
 
 @torch.no_grad()
-def read_tails(lm: LanguageModel, sae: SAE, asked: Sequence[Asked], tails: Sequence[int]) -> _Tails:
-    """Reads the prompts of ``asked`` and looks at the last ``tails`` tokens of each."""
+def read_tails(
+    lm: LanguageModel,
+    sae: SAE,
+    asked: Sequence[Asked],
+    tails: Sequence[int],
+    show: Callable[[int], None] | None = None,
+) -> _Tails:
+    """Reads the prompts of ``asked`` and looks at the last ``tails`` tokens of each; ``show`` is told how many were read."""
     site = str(sae.config.trained_on["site"])
     codes = torch.zeros(len(asked), sae.d_sae)
     means = torch.zeros(len(asked), sae.d_model)
@@ -263,6 +284,8 @@ def read_tails(lm: LanguageModel, sae: SAE, asked: Sequence[Asked], tails: Seque
             tail = row[len(asked[i].prompt) - tails[i] : len(asked[i].prompt)]
             codes[i] = sae.encode(tail).to_dense().amax(0).float().cpu()
             means[i] = tail.float().mean(0).cpu()
+        if show:
+            show(len(some))
     return _Tails(codes, means)
 
 

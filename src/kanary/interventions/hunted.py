@@ -82,6 +82,7 @@ class Hunt:
             self._model(),
             self._features(),
             *(self._steering(direction) for direction in ("yes", "no")),
+            *self._random(),
             self._control(),
         ]
 
@@ -135,6 +136,18 @@ class Hunt:
         others = [each for each in self.effects if each.direction == direction and each.latent is None]
         beside = "; ".join(f"{each.by}: {share(each.after)}" for each in others)
         return f"Steered {towards} by {best.by}, yes goes from {share(best.before)} to {share(best.after)} ({beside})."
+
+    def _random(self) -> list[str]:
+        """What random features do at the same strengths; nothing where no feature was steered."""
+        random = [each for each in self.effects if each.by == "random features"]
+        if not random:
+            return []
+        moved = [f"{share(each.change)} towards {each.direction}" for each in random]
+        still = all(each.change.low <= 0 <= each.change.high for each in random)
+        says = "as they should" if still else "so steering of any kind does some of it"
+        return [
+            f"Control, random features at the same strengths: they change the share of yes by {' and '.join(moved)}, {says}."
+        ]
 
     def _control(self) -> str:
         shift = self.control_shift

@@ -11,7 +11,7 @@ from kanary.activations.pool import generator
 from kanary.errors import KanaryError, nearest
 from kanary.evaluation.inputs import refuse_other_model
 from kanary.evaluation.result import Metric
-from kanary.interventions.concept_prompts import true_latent
+from kanary.interventions.concept_prompts import TrueLatent, true_latent
 from kanary.interventions.prompt_codes import POOLS, Pool, PromptCodes, read_prompts
 from kanary.interventions.prompt_scores import SCORES, Values, plain_scores, resampled_scores
 from kanary.lm import LanguageModel
@@ -135,15 +135,11 @@ def search_prompts(
         KanaryError: too few prompts, an empty one, one that stands twice or in both lists, one longer than the model reads, an
             SAE of another model, an unknown score, pool or concept.
     """
-    for what, value, known in (("score", by, list(SCORES)), ("pool", pool, list(POOLS))):
-        if value not in known:
-            raise KanaryError(f"Unknown {what} {value!r}. {nearest(value, known)}")
+    if by not in SCORES:
+        raise KanaryError(f"Unknown score {by!r}. {nearest(by, list(SCORES))}")
     if top < 1:
         raise KanaryError(f"top={top} must be 1 or more.")
-    refuse_prompts(positive, negative)
-    refuse_other_model(str(sae.config.sparsifier["name"]), sae, model)
-    read = read_prompts(model, sae, positive, negative, quiet=quiet)
-    search = _Search(read, Values(read.pooled(pool), read.strong()), by, seed)
+    search = _begun(model, sae, positive, negative, pool, by, seed, quiet)
     site = str(sae.config.trained_on["site"])
     return PromptSearch(
         site,
@@ -156,8 +152,45 @@ def search_prompts(
         tuple(each for side in (True, False) for each in search.best(side, top)),
         tuple(search.left_out(top)),
         search.control(),
-        search.truth(concept, *true_latent(model, sae, concept)) if concept else None,
+        search.truth(concept, true_latent(model, sae, concept)) if concept else None,
     )
+
+
+def rank_truth(
+    model: LanguageModel,
+    sae: SAE,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    concept: str,
+    true: TrueLatent,
+    *,
+    pool: Pool = "max",
+    seed: int = 0,
+) -> Truth:
+    """Where a search would rank the latent that stands for a concept, without the rest of the search.
+
+    Raises:
+        KanaryError: as :func:`search_prompts`.
+    """
+    return _begun(model, sae, positive, negative, pool, "auroc", seed, True).truth(concept, true)
+
+
+def _begun(
+    model: LanguageModel,
+    sae: SAE,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    pool: Pool,
+    by: str,
+    seed: int,
+    quiet: bool,
+) -> "_Search":
+    if pool not in POOLS:
+        raise KanaryError(f"Unknown pool {pool!r}. {nearest(pool, list(POOLS))}")
+    refuse_prompts(positive, negative)
+    refuse_other_model(str(sae.config.sparsifier["name"]), sae, model)
+    read = read_prompts(model, sae, positive, negative, quiet=quiet)
+    return _Search(read, Values(read.pooled(pool), read.strong()), by, seed)
 
 
 def refuse_prompts(positive: Sequence[str], negative: Sequence[str]) -> None:
@@ -257,12 +290,13 @@ class _Search:
         low, high = (float(values.quantile(q)) for q in (0.025, 0.975))
         return Metric(float(values.mean()), low, high, SHUFFLES)
 
-    def truth(self, concept: str, latent: int, f1: float) -> Truth:
+    def truth(self, concept: str, true: TrueLatent) -> Truth:
+        latent = true.latent
         allowed = self.allowed.clone()
         allowed[latent] = True
         why = self.nuisances[latent][0] if latent in self.nuisances else None
         ranks = {score: self._rank(score, True, latent, allowed) for score in SCORES}
-        return Truth(concept, latent, f1, ranks, why)
+        return Truth(concept, latent, true.f1, ranks, why)
 
     def _of(self, prompts: Tensor, latents: Tensor | None = None) -> Values:
         found = (each[prompts] for each in self.values)
