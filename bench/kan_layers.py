@@ -2,6 +2,7 @@
 
     python bench/kan_layers.py --json                          # every part, one JSON line each
     python bench/kan_layers.py --parts kan-node kan-bend       # some of them
+    python bench/kan_layers.py --device cuda --d 2048 --width 16384 --batch 4096   # on a GPU
     python bench/kan_layers.py --arithmetic                    # parameters, bytes and FLOPs for Llama-3.2-1B, no timing
 
 A round takes, one directly after the other, one forward and backward (encode, TopK, decode, mean squared error, all weight
@@ -23,10 +24,14 @@ spin).
 ``flop_ratio`` is the arithmetic of ``COSTS`` for these sizes, forward and backward, by that of the linear SAE.
 ``peak_mb`` is how much more memory a process of its own held at most than before it built the SAE: weights, their gradients
 and all that lies between, no optimiser state.
+
+With ``--device cuda`` everything runs on a GPU, ``peak_mb`` is its memory, and the parts that have Triton kernels run once more
+in every round without them: ``ratio_torch`` is the part's time by that.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -43,6 +48,7 @@ from torch.nn import functional as F
 from train_step import make_batches, peak_mb
 
 from kanary.kernels import Pattern
+from kanary.kernels.fused import VARIABLE, on_triton
 from kanary.sae import SAE, SAEConfig
 from kanary.sae.parts import DECODERS, ENCODERS, import_parts
 from kanary.training.learner import begin
@@ -51,6 +57,7 @@ SIZES = {"d": 512, "width": 4096, "batch": 2048, "k": 32}
 WARMUP = 2  # rounds
 TARGETS = {"kan-node": 1.15, "kan-gain": 1.15, "kan-bend": 1.15, "kan-curve": 1.5, "kan-edge": 7.0}
 FLOP_TARGETS = {"kan-hidden": 1.2}  # of the part's FLOP ratio
+ON_TRITON = ("kan-bend", "kan-curve", "kan-edge")  # see kanary.kernels.fused
 
 
 class Cost(NamedTuple):
@@ -77,6 +84,13 @@ COSTS = {
     "kan-bend": Cost("n*(d + G - 1)", "2*d*k + 8*k", "4*d*k + 8*k"),
     "kan-curve": Cost("n*d*(G - 1)", "4*d*k + 8*k", "8*d*k + 8*k"),
 }
+# numbers read and written in rows of d where a part has Triton kernels, t tokens, forward and backward: (torch, Triton)
+MOVED = {
+    "kan-bend": ("8*t*k*d + 2*n*d", "6*t*k*d + 2*n*d"),
+    "kan-curve": ("12*t*k*d + n*d*G", "8*t*k*d + n*d*G"),
+    "kan-edge": ("2*t*k*d*G + 5*n*d*G", "t*k*d*G + t*k*d + n*d*G"),
+}
+TOKENS = 4096
 LLAMA = {"d": 2048, "k": 32, "G": 8, "h": 2048}  # Llama-3.2-1B, and the parts' defaults
 WIDTHS = (16_384, 65_536)
 STATE = 16  # bytes per parameter in training: the weight, its gradient and Adam's two moments, fp32
@@ -86,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {**SIZES, "rounds": 15, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="which encoders and decoders (default: all)")
     parser.add_argument("--json", action="store_true", help="one JSON line per part")
     parser.add_argument("--arithmetic", action="store_true", help="only the tables of docs/kan-cost.md")
@@ -117,7 +132,7 @@ def with_part(name: str, d: int, width: int, k: int) -> SAE:
 
 def in_training(name: str, x: Tensor, a: argparse.Namespace) -> SAE:
     """:func:`with_part` as it is in the middle of its training on ``x [batch, d]``: grids moved, functions not zero."""
-    sae = with_part(name, a.d, a.width, a.k)
+    sae = with_part(name, a.d, a.width, a.k).to(x.device)
     begin(sae, x, "median", 0)
     sae.train()
     for step in range(6):  # of 10: functions join, and their grids stop moving
@@ -176,9 +191,9 @@ def measured(a: argparse.Namespace) -> Iterator[dict[str, Any]]:
     unknown = set(a.parts or ()) - set(names)
     if unknown:
         sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(names)}.")
-    x = next(make_batches(a.d, a.batch, 1))
+    x = next(make_batches(a.d, a.batch, 1)).to(a.device)
     torch.manual_seed(0)
-    plain, linear = Plain(a.d, a.width, a.k), in_training("linear", x, a)
+    plain, linear = Plain(a.d, a.width, a.k).to(a.device), in_training("linear", x, a)
     for name in a.parts or names:
         sae = in_training(name, x, a)
         z = sae.standardise(x)
@@ -187,15 +202,25 @@ def measured(a: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "linear": partial(forward_backward, linear, z),
             "part": partial(forward_backward, sae, z),
         }
-        yield a_line(name, sae, times(runs, a.rounds), a)
+        if name in ON_TRITON and on_triton(z):
+            runs["torch"] = partial(without_triton, runs["part"])
+        yield a_line(name, sae, times(runs, a.rounds, z.device), a)
 
 
-def times(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
+def without_triton(run: Callable[[], None]) -> None:
+    os.environ[VARIABLE] = "torch"
+    run()
+    del os.environ[VARIABLE]
+
+
+def times(
+    runs: dict[str, Callable[[], None]], rounds: int, device: torch.device
+) -> dict[str, tuple[list[float], list[float]]]:
     """What each run took in every round: (seconds by the clock, processor seconds)."""
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in runs}
     for number in range(WARMUP + rounds):
         for name, run in runs.items():
-            took = timed(run, torch.device("cpu"))
+            took = timed(run, device)
             if number >= WARMUP:
                 for each, seconds in zip(found[name], took, strict=True):
                     each.append(seconds)
@@ -225,12 +250,16 @@ def a_line(
         target = round(FLOP_TARGETS[name] * line["flop_ratio"], 3)
     if target is not None:
         line |= {"target": target, "met": ratio <= target, "met_sae": ratio_sae <= target}
+    if sae.mean.is_cuda:
+        line["device"] = torch.cuda.get_device_name(sae.mean.device)
+    if "torch" in clock:
+        line["ratio_torch"] = round(median_ratio(clock["part"], clock["torch"]), 3)
     return line | {"n": a.rounds, "threads": a.threads, **{size: getattr(a, size) for size in SIZES}}
 
 
 def peak_of_its_own(name: str, a: argparse.Namespace) -> float:
     """:func:`peak` in a new process."""
-    sizes = [f"--{size}={getattr(a, size)}" for size in (*SIZES, "threads")]
+    sizes = [f"--{size}={getattr(a, size)}" for size in (*SIZES, "threads", "device") if size in a]
     command = [sys.executable, __file__, "--peak", name, *sizes]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
@@ -243,19 +272,21 @@ def peak(name: str, a: argparse.Namespace) -> float:
     small = argparse.Namespace(d=16, width=64, batch=32, k=2)
     before = 0.0
     for sizes in (small, a):  # the small one loads what is loaded at the first use
-        before = most_memory()
-        x = torch.randn(sizes.batch, sizes.d)
+        before = most_memory(a.device)
+        x = torch.randn(sizes.batch, sizes.d, device=a.device)
         sae = in_training(name, x, sizes)
         for _ in range(3):
             forward_backward(sae, sae.standardise(x))
-    return round(most_memory() - before, 1)
+    return round(most_memory(a.device) - before, 1)
 
 
-def most_memory() -> float:
-    """MB that this process has held at most so far.
+def most_memory(device: str) -> float:
+    """MB that this process has held at most so far, of the GPU's memory if that is the device.
 
     On Linux from its own page tables: what ``getrusage`` says starts, in a new process, with what its parent held.
     """
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_mb()
@@ -300,6 +331,13 @@ def arithmetic() -> str:
             "| --- | --: | --: | --: | --: | --: |",
         ]
         lines += [_row(name, sizes) for name in COSTS]
+    lines += [
+        "",
+        f"| GB in rows of d {LLAMA['d']:,}, {TOKENS:,} tokens, k {LLAMA['k']} "
+        f"| {' | '.join(f'width {width:,}: torch | Triton' for width in WIDTHS)} |",
+        "| --- | --: | --: | --: | --: |",
+        *(_moved(name) for name in MOVED),
+    ]
     return "\n".join(lines)
 
 
@@ -311,6 +349,13 @@ def _row(name: str, sizes: dict[str, int]) -> str:
     return f"| {name} | {count / 1e6:,.1f} M | {state} | {forward:,.1f} | {backward:,.2f} | {ratio:.2f} |"
 
 
+def _moved(name: str) -> str:
+    sizes = [{**LLAMA, "n": width, "t": TOKENS} for width in WIDTHS]
+    return (
+        f"| {name} | {' | '.join(f'{4 * of(formula, each) / 1e9:.1f}' for each in sizes for formula in MOVED[name])} |"
+    )
+
+
 def _written(formula: str) -> str:
     return formula.replace("*", " ")
 
@@ -320,9 +365,10 @@ def in_words(line: dict[str, Any]) -> str:
     if "target" in line:
         met, met_sae = ("met" if line[key] else "not met" for key in ("met", "met_sae"))
         target = f"; target {line['target']}: {met}, {met_sae}"
+    triton = f"; {line['ratio_torch']} x the time without Triton" if "ratio_torch" in line else ""
     return (
         f"{line['part']:>10}: {line['ratio']} x nn.Linear + TopK, {line['ratio_sae']} x the linear SAE{target}; "
-        f"{line['ms']} ms, {line['peak_mb']} MB"
+        f"{line['ms']} ms, {line['peak_mb']} MB{triton}"
     )
 
 

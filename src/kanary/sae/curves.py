@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kanary.config import option
 from kanary.errors import KanaryError
-from kanary.kernels import Pattern
+from kanary.kernels import Pattern, on_triton
 from kanary.splines import Basis, fit, make_basis
 
 SPLINES = {"hat": 2, "bspline": 4}  # bases whose functions are 0 at 0 without their first coefficient; fewest knots
@@ -188,6 +188,11 @@ class LatentCurves(nn.Module):
     def idle(self) -> bool:
         """Whether, in training, all functions are 0 and do not learn yet: nobody needs them."""
         return self.training and self._idle
+
+    @property
+    def fused(self) -> bool:
+        """Whether decoders leave these functions to kernels that evaluate them themselves: hats, on a GPU."""
+        return self.basis.name == "hat" and on_triton(self.basis.grid)
 
     def before_step(self, step: int, steps: int, coefficients: Tensor | None = None) -> None:
         """Moves the grids when it is time, keeping the functions.

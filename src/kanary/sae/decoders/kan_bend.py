@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kanary.activations.pool import generator
 from kanary.config import option
 from kanary.errors import KanaryError
-from kanary.kernels import Pattern, sparse_decode
+from kanary.kernels import Pattern, curved_decode, sparse_decode
 from kanary.sae.curves import CurveOptions, LatentCurves, spread
 from kanary.sae.decoders.kan_gain import CurvedDecoder
 from kanary.sae.parts import ROWS, Active, part
@@ -48,6 +48,9 @@ class KANBend(CurvedDecoder):
         self._draw(0)
 
     def forward(self, values: Tensor, pattern: Pattern | None) -> Tensor:
+        if pattern is not None and self.curves.fused and not self.curves.idle:
+            curves = self.curves.basis.grid, self.curves.coefficients
+            return curved_decode(values, pattern, self.W_dec, self.W_bend, *curves) + self.b_dec
         x_hat = super().forward(values, pattern)
         if self.curves.idle:
             return x_hat

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kanary.kernels import Pattern, sparse_decode
+from kanary.kernels import Pattern, curved_decode, sparse_decode
 from kanary.sae.codes import SparseCodes
 from kanary.sae.curves import CurveOptions, LatentCurves, spread
 from kanary.sae.decoders.kan_gain import CurvedDecoder
@@ -35,6 +35,8 @@ class KANCurve(CurvedDecoder):
         return self.knots_dec.transpose(1, 2)
 
     def forward(self, values: Tensor, pattern: Pattern | None) -> Tensor:
+        if pattern is not None and self.curves.fused and not self.curves.idle:
+            return curved_decode(values, pattern, self.W_dec, self.knots_dec, self.curves.basis.grid) + self.b_dec
         x_hat = super().forward(values, pattern)
         if self.curves.idle:
             return x_hat

@@ -10,13 +10,14 @@ from torch.nn import functional as F
 
 from kanary.config import option
 from kanary.errors import KanaryError, nearest
-from kanary.kernels import Pattern, product_at, transposed_product, weigh_rows
+from kanary.kernels import Pattern, edge_gradients, on_triton, product_at, transposed_product, weigh_rows
 from kanary.sae.curves import CurveOptions, Schedule
 from kanary.sae.encoders.hidden import GRIDS, START
 from kanary.sae.encoders.linear import LinearEncoder, Term
 from kanary.sae.parts import TILE, Active, Encoder, Sparsifier, part
 from kanary.sae.spread import Spread, share_outside
 from kanary.splines import Basis, fit, make_basis
+from kanary.splines.bases import BSpline
 
 # features of a block on a CPU: with so few, the weights that entries pick among stay in its cache
 COLUMNS = 128
@@ -216,6 +217,9 @@ class _Edges(torch.autograd.Function):
         basis: Basis = ctx.basis  # type: ignore[attr-defined]
         pattern: Pattern | None = ctx.pattern  # type: ignore[attr-defined]
         needs_x, needs_V, needs_pre, *_ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        if pattern is not None and (splines := _for_kernels(basis, V)) is not None:
+            found = edge_gradients(grad, pattern, x, V, splines.grid, splines.table, (needs_x, needs_V))
+            return *found, grad if needs_pre else None, None, None
         d_x = torch.empty_like(x) if needs_x else None
         d_V = torch.empty_like(V) if needs_V else None
         for block in _blocks(x, basis):
@@ -231,6 +235,13 @@ class _Edges(torch.autograd.Function):
                 along = grad @ weights if pattern is None else weigh_rows(grad, pattern, weights)
                 (d_x[:, block],) = torch.autograd.grad(features, some, along)
         return d_x, d_V, grad if needs_pre else None, None, None
+
+
+def _for_kernels(basis: Basis, V: Tensor) -> BSpline | None:
+    """The basis, if kernels that evaluate it themselves make the gradients: on a GPU, splines as this encoder has them."""
+    if isinstance(basis, BSpline) and basis.uniform and basis.outside == "linear" and len(basis.grid) == V.shape[1]:
+        return basis if on_triton(V) else None
+    return None
 
 
 def _blocks(x: Tensor, basis: Basis) -> Iterator[slice]:
