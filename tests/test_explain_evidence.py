@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from explain_world import CAKE, DOT, OF, PIECE, SEVEN, VOCABULARY, after, indexed, on, pool
 from kanary.explain.evidence import TEST, gather
+from kanary.explain.patterns import Condition, Pattern, PatternRule
 from kanary.explain.pool import LENGTH, Subject, read_pools
 from kanary.explain.rule import RuleExplainer, learn
 from kanary.explain.types import Excerpt, Half
@@ -128,6 +130,46 @@ def test_a_rule_runs_on_new_text() -> None:
     other = Excerpt(0, 0, 0, 7, np.array([3, OF, 5, OF, CAKE, 5]), tuple("abcdef"), np.zeros(6, np.float32))
     assert rule.holds([other])[0] < 0.5
     assert rule.values([]) == []
+
+
+PIECES = Vocabulary.of((" the", " piece", "ower", "s", " s", ".", " ", "\n", " 7"))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said", "called"),
+    [
+        ([("word", 0, " piece")], "on “piece”", "piece"),
+        ([("word", 0, "ower")], "on “…ower”", "…ower"),  # a piece that always continues a word
+        ([("word", 0, "s")], "on “s”", "s"),  # one that does not always
+        ([("word", 1, " the"), ("word", 0, " piece")], "on “piece” after “the”", "the piece"),
+        ([("word", 2, " the"), ("word", 0, ".")], "on “.” two tokens after “the”", "the … ."),
+        ([("word", 3, " the"), ("word", 0, ".")], "on “.” three tokens after “the”", "the … ."),
+        ([("word", 2, " the"), ("word", 1, "ower")], "after “theower”", "after …ower"),
+        ([("word", 2, " the"), ("word", 1, " piece"), ("word", 0, ".")], "on “.” after “the piece”", "piece ."),
+        ([("word", -1, " piece"), ("word", 0, " the")], "on “the” before “piece”", "the piece"),
+        ([("word", 99, " the"), ("word", 0, " piece")], "on “piece” where “the” was said earlier", "the … piece"),
+        ([("word", 1, "\n")], "after “↵”", "after line break"),
+        ([("word", 1, " ")], "after “␣”", "after spaces"),
+        ([("kind", 1, " 7"), ("word", 0, " piece")], "on “piece” after numbers", "piece after numbers"),
+        ([("kind", 1, " 7"), ("kind", 0, " the")], "on words after numbers", "after numbers"),
+        ([("first", 0, " the")], "at the start of a document", "start of document"),
+    ],
+)
+def test_a_pattern_is_told_as_a_reader_would_say_it(
+    conditions: list[tuple[Any, int, str]], said: str, called: str
+) -> None:
+    def value(what: str, token: str) -> int:
+        number = PIECES.texts.index(token)
+        return 1 if what == "first" else int((PIECES.kind if what == "kind" else PIECES.word)[number])
+
+    pattern = Pattern(
+        tuple(Condition(what, where, value(what, token)) for what, where, token in conditions), 0.9, 5, 0.5
+    )
+    rule = PatternRule((pattern,), 0.01, 0.5, PIECES)
+    assert (
+        sentence(rule, (" piece", "ower")) == f"Fires {said} (50% of its firing). Makes “piece” and “…ower” likelier."
+    )
+    assert title(rule) == called
 
 
 def test_words_say_what_the_examples_are() -> None:

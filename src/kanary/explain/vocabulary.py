@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,17 @@ class Vocabulary:
             tuple(min(written[i]) if len(written[i]) == 1 else word for word, i in numbers.items()),
             np.array([KINDS.index(kind) for kind in kinds], np.int32),
         )
+
+    def is_piece(self, word: int) -> bool:
+        """Whether all tokens of this word continue one."""
+        return bool(self._pieces[word])
+
+    @cached_property
+    def _pieces(self) -> NDArray[np.bool_]:
+        """``[words]``"""
+        other = self.kind != KINDS.index("pieces of words")
+        found: NDArray[np.bool_] = np.bincount(self.word, other, len(self.names)) == 0
+        return found
 
 
 def kind_of(text: str) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from kanary.explain.patterns import EARLIER, Condition, Pattern, PatternRule
-from kanary.explain.vocabulary import KINDS
+from kanary.explain.vocabulary import KINDS, kind_of
 
 SURE = 0.5
 """A pattern is told as what the latent fires on if it is right more often than not."""
 _SHOWN, _TOKENS, _LESS, _LOGITS = 5, 6, 3, 5
+_CONTINUED = "…"
+_GAPS = {1: "", 2: "two tokens ", 3: "three tokens "}
 _WORTH = 0.03
 """Of the firing must be explained by what is told after the first."""
 
@@ -18,12 +20,13 @@ def sentence(rule: PatternRule, positive_logits: Sequence[str]) -> str:
     less = [pattern for pattern in rule.patterns if pattern.chance < SURE]
     covered = sum(pattern.covers for pattern in sure)
     if sure:
-        parts = [f"Fires {_told(rule, sure, _SHOWN)}"]
-        parts[0] += f" ({covered:.0%} of its firing)." if covered > 0 else "."
+        phrases, more = _told(rule, sure, _SHOWN)
+        rest = f"; and {more} rarer pattern{'s' * (more > 1)}" if more else ""
+        parts = [f"Fires {phrases}{rest}" + (f" ({covered:.0%} of its firing)." if covered > 0 else ".")]
         if less:
-            parts.append(f"At times {_told(rule, less, _LESS)}.")
+            parts.append(f"At times {_told(rule, less, _LESS)[0]}.")
     elif less:
-        parts = [f"No clear pattern; at times {_told(rule, less, _SHOWN)}."]
+        parts = [f"No clear pattern; at times {_told(rule, less, _SHOWN)[0]}."]
     else:
         parts = ["No pattern in its tokens or in what stands before them."]
     if tokens := _visible(positive_logits):
@@ -49,10 +52,21 @@ def title(rule: PatternRule) -> str | None:
         return " ".join(_name(rule, condition).replace(".", " ").replace("_", " ").split()[:3])
     if condition.what == "first":
         return "start of document"
-    if condition.where == 1 and condition.what != "kind" and here and here[0].what != "kind":
-        return f"{_shown(_name(rule, condition))} {_shown(_name(rule, here[0]))}"
-    before = "before" if condition.where == -1 else "after"
-    return f"{before} {_name_bare(rule, condition)}"
+    trigger = next((_shown(_name(rule, c)) for c in here if c.what != "kind"), "")
+    return _title_with(condition, _bare(rule, condition), trigger)
+
+
+def _title_with(context: Condition, name: str, trigger: str) -> str:
+    """What stands before or after the ``trigger``, if there is one, and the trigger."""
+    before = "before" if context.where == -1 else "after"
+    if not trigger:
+        return f"{before} {name}"
+    if context.what == "kind":
+        found = f"{trigger} {before} {name}"
+        return found if len(found.split()) <= 3 else trigger
+    if context.where == -1:
+        return f"{trigger} {name}"
+    return f"{name} {trigger}" if context.where == 1 else f"{name} … {trigger}"
 
 
 def quoted(token: str) -> str:
@@ -67,7 +81,7 @@ def _shown(token: str) -> str:
     return "".join("↵" if c == "\n" else c if c.isprintable() else f"⟨{ord(c):x}⟩" for c in bare)
 
 
-def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> str:
+def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> tuple[str, int]:
     """Phrases that begin with "on", "after", "before" or "where", most covered first; the least are only counted."""
     groups = _by_context(patterns)
     worth = [
@@ -76,9 +90,7 @@ def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> str:
         if i == 0 or sum(pattern.covers for pattern in group) >= _WORTH
     ]
     phrases = list(dict.fromkeys(_phrase(rule, context, group) for context, group in worth))
-    more = sum(len(group) for _, group in groups) - sum(len(group) for _, group in worth)
-    rest = f"; and {more} rarer pattern{'s' * (more > 1)}" if more else ""
-    return "; ".join(phrases) + rest
+    return "; ".join(phrases), len(patterns) - sum(len(group) for _, group in worth)
 
 
 def _by_context(patterns: Sequence[Pattern]) -> list[tuple[tuple[Condition, ...], list[Pattern]]]:
@@ -102,21 +114,29 @@ def _phrase(rule: PatternRule, context: tuple[Condition, ...], group: Sequence[P
 
 
 def _around(rule: PatternRule, context: Sequence[Condition]) -> str:
-    """“after … “a” “b””, “where “x” was said before”."""
+    """“after “a b””, “two tokens after “a””, “where “x” was said earlier”."""
     near = sorted((c for c in context if 0 < c.where < EARLIER), key=lambda c: -c.where)
     parts = []
     if near:
-        words = []
-        for condition, following in zip(near, [*near[1:], None], strict=True):
-            words.append(_name_or_kind(rule, condition))
-            gap = condition.where - (following.where if following else 0) - 1
-            words += ["…"] * (gap > 0)
-        parts.append(f"after {' '.join(words)}")
+        gap = _GAPS[near[-1].where]
+        if any(c.what == "kind" for c in near):
+            said = " ".join(_name_or_kind(rule, c) for c in near)
+        else:
+            said = f"“{_joined(rule, near)}”"
+        parts.append(f"{gap}after {said}")
     parts += [f"before {_name_or_kind(rule, c)}" for c in context if c.where == -1]
     parts += [f"where {quoted(_name(rule, c))} was said earlier" for c in context if c.where == EARLIER]
     parts += [f"where the corpus is labelled “{_name(rule, c)}”" for c in context if c.what == "concept"]
     parts += ["at the start of a document" for c in context if c.what == "first"]
     return " ".join(parts)
+
+
+def _joined(rule: PatternRule, near: Sequence[Condition]) -> str:
+    """Neighbours as they stand in a text; a piece of a word close to what it continues."""
+    text = _shown(_name(rule, near[0]))
+    for name in (_shown(_name(rule, condition)) for condition in near[1:]):
+        text += name.removeprefix(_CONTINUED) if name.startswith(_CONTINUED) else f" {name}"
+    return text
 
 
 def _context(pattern: Pattern) -> tuple[Condition, ...]:
@@ -125,20 +145,32 @@ def _context(pattern: Pattern) -> tuple[Condition, ...]:
 
 
 def _name(rule: PatternRule, condition: Condition) -> str:
-    if condition.what == "token":
-        return rule.vocabulary.texts[condition.value]
     if condition.what == "concept":
         assert rule.marks is not None
         return rule.marks.names[condition.value]
-    return rule.vocabulary.names[condition.value]
+    if condition.what == "token":
+        return whole(rule.vocabulary.texts[condition.value])
+    piece = rule.vocabulary.is_piece(condition.value)
+    return _CONTINUED * piece + rule.vocabulary.names[condition.value]
+
+
+def whole(token: str) -> str:
+    """A token as a reader takes it: one that continues a word begins with an ellipsis."""
+    return _CONTINUED * (kind_of(token) == "pieces of words") + token
 
 
 def _name_or_kind(rule: PatternRule, condition: Condition) -> str:
     return KINDS[condition.value] if condition.what == "kind" else quoted(_name(rule, condition))
 
 
-def _name_bare(rule: PatternRule, condition: Condition) -> str:
-    return KINDS[condition.value].split()[-1] if condition.what == "kind" else _shown(_name(rule, condition))
+def _bare(rule: PatternRule, condition: Condition) -> str:
+    """For a title: a kind by its last word, a space or a line break by its name."""
+    if condition.what == "kind":
+        return KINDS[condition.value].split()[-1]
+    name = _name(rule, condition)
+    if not name.strip():
+        return "line break" if "\n" in name else "spaces"
+    return _shown(name)
 
 
 def _listed(items: Sequence[str], more: int = 0) -> str:
@@ -148,4 +180,4 @@ def _listed(items: Sequence[str], more: int = 0) -> str:
 
 
 def _visible(tokens: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(token for token in tokens if token.strip()))
+    return list(dict.fromkeys(whole(token).strip() for token in tokens if token.strip()))
