@@ -3,13 +3,14 @@
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kanary.app.packing import packed
 from kanary.app.pages import STATIC
 from kanary.errors import KanaryError
+from kanary.evaluation.progress import bar
 from kanary.features.formats import shared
 from kanary.features.index import FeatureIndex
 from kanary.files import write_text
@@ -40,13 +41,23 @@ def page(saes: Sequence[Mapping[str, Any]], features: Iterable[Mapping[str, Any]
     return f"{before}{FILLED.format(_written(packed(saes, features)))}{after}"
 
 
-def write_html(index: FeatureIndex, latents: Iterable[int], path: Path) -> None:
+def write_html(index: FeatureIndex, latents: Sequence[int], path: Path, *, quiet: bool = False) -> None:
     """Writes :func:`html` to ``path``.
+
+    Args:
+        quiet: show no progress.
 
     Raises:
         KanaryError: this copy of Kanary comes without its page; the disk is full.
     """
-    write_text(path, html(index, latents))
+    with bar("reading features", len(latents), "features", quiet) as show:
+        write_text(path, html(index, _told(latents, show)))
+
+
+def _told(latents: Iterable[int], show: Callable[[int], None]) -> Iterator[int]:
+    for latent in latents:
+        yield latent
+        show(1)
 
 
 def _feature(index: FeatureIndex, latent: int) -> dict[str, Any]:
@@ -59,4 +70,4 @@ def _feature(index: FeatureIndex, latent: int) -> dict[str, Any]:
 def _written(value: Any) -> str:
     """JSON as gzip in base64: a third of the size, and a token that is ``</script>`` ends nothing."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
