@@ -27,6 +27,7 @@ def watch(name: str) -> dict[str, Any]:
         "weights": [[12, 1.0], [30, -0.5]],
         "threshold": 2.0,
         "false_alarms": 0.05,
+        "at_most": 0.139,
         "on_alarm": "log",
         "steer": [],
         "webhook": None,

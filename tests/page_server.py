@@ -35,6 +35,7 @@ class Page(ThreadingHTTPServer):
         self.failing: set[str] = set()  # ends of paths that answer 500
         self.slow: dict[str, float] = {}  # seconds that an end of a path takes
         self.asked: list[str] = []
+        self.written: list[dict[str, Any]] = []  # what each text was asked for with
         self.watches: list[dict[str, Any]] = [running.watch("lying")]
         self.pause = 0.0  # seconds between the pieces of a text that is written
         self.left: list[int] = []  # pieces that readers took of texts which they did not wait for
@@ -130,6 +131,7 @@ class Handler(BaseHTTPRequestHandler):
             )
             return
         if url.path.endswith("/write"):
+            self.server.written.append(body)
             self.stream(running.events(body))
             return
         found = self.api(

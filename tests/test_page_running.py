@@ -43,6 +43,47 @@ def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(rea
     assert not reader.complaints()
 
 
+def test_a_feature_is_changed_in_the_way_that_is_chosen(reader: Reader, tmp_path: Path) -> None:
+    ways = {  # by what is said, and typed: what the server is asked for, and what lies in the address
+        ("add", "2"): ({"amount": 2}, "12:2"),
+        ("set to", "3"): ({"kind": "set", "amount": 3}, "12:3:set"),
+        ("at least", "0.5"): ({"kind": "clamp", "low": 0.5}, "12:0.5:floor"),
+        ("at most", "0"): ({"kind": "clamp", "high": 0}, "12:0:cap"),
+        ("times", "4"): ({"kind": "scale", "amount": 4}, "12:4:scale"),
+        ("take out", None): ({"kind": "ablate"}, "12:4:ablate"),
+        ("project out", None): ({"kind": "project_out", "amount": 1}, "12:4:project_out"),
+    }
+    with reader.reading("#/steer/demo/topk?prompt=It&f=12:2", width=1280, height=900) as page:
+        page.wait_for_selector("#way-12")
+        for number, ((says, typed), (asked, written)) in enumerate(ways.items()):
+            page.select_option("#way-12", label=says)
+            if typed is None:
+                assert page.locator("#strength-12").count() == 0
+            else:
+                page.fill("input[aria-label^='Strength of feature 12']", typed)
+            reader.server.written.clear()
+            page.click("text=Write >> nth=0")
+            page.wait_for_selector("text=As long as asked for. >> nth=1")
+            assert [body["edits"] for body in reader.server.written if body.get("edits")] == [
+                [{"feature": 12, **asked}]
+            ]
+            assert f"f={written.replace(':', '%3A')}&" in page.url + "&"
+            assert page.is_enabled("text=Try strengths") == (number < 2)
+        assert not axe(page)
+        screenshot(page, tmp_path, "steer-ways")
+        link = page.url
+    with reader.reading(link[link.index("#") :]) as page:
+        assert page.input_value("#way-12") == "project_out"
+        page.focus("#way-12")
+        page.keyboard.type("times")  # a select is worked by its words
+        assert page.input_value("#way-12") == "scale"
+        assert "in times its value" in str(page.get_attribute("input[type=number][aria-label^=Strength]", "aria-label"))
+    with reader.reading("#/steer/demo/topk?prompt=It&f=12:2:nothing&f=3:1:set") as page:
+        page.wait_for_selector("#way-3")
+        assert page.locator("#way-12").count() == 0, "a link from elsewhere cannot ask for what is not there"
+    assert not reader.complaints()
+
+
 def test_stopping_is_at_once_and_the_server_hears_of_it(reader: Reader) -> None:
     reader.server.pause, reader.server.left = 0.05, []
     try:

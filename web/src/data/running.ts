@@ -2,8 +2,10 @@
 
 export interface Edit {
   feature: number;
-  amount: number; // in maxima of the feature
-  kind?: 'add' | 'set' | 'scale' | 'ablate';
+  kind?: 'add' | 'set' | 'clamp' | 'scale' | 'ablate' | 'project_out';
+  amount?: number; // in maxima of the feature; of `scale` a factor, of `project_out` a share
+  low?: number;
+  high?: number; // of `clamp`, in maxima
 }
 
 export interface Asked {
@@ -64,7 +66,8 @@ export interface Watch {
   sae: string;
   weights: [latent: number, weight: number][];
   threshold: number;
-  false_alarms: number;
+  false_alarms: number; // asked for
+  at_most: number | null; // what the texts that it was chosen on vouch for, with a confidence of 95 %
   on_alarm: 'log' | 'stop' | 'steer';
   steer: Edit[];
   measured: WatchMeasured | null;

@@ -1,6 +1,6 @@
 // How a text is to be written, kept in the address so that a link shows the same.
 
-import type { Edit } from '../data/running';
+import { isWay, type Steered } from './ways';
 
 export interface How {
   prompt: string;
@@ -20,15 +20,17 @@ export function howOf(query: URLSearchParams): How {
   };
 }
 
-export function editsOf(query: URLSearchParams): Edit[] {
-  const found = query.getAll('f').map((text) => text.split(':', 2).map(Number));
-  return found.flatMap(([feature, amount = 2]) =>
-    Number.isInteger(feature) && (feature as number) >= 0 && Number.isFinite(amount) ? [{ feature: feature as number, amount }] : [],
-  );
+/** Of `f=12:2`, or `f=12:0.5:cap` where it is not added. */
+export function editsOf(query: URLSearchParams): Steered[] {
+  return query.getAll('f').flatMap((text) => {
+    const [number, strength = '2', way = 'add'] = text.split(':', 3);
+    const [feature, amount] = [Number(number), Number(strength)];
+    return Number.isInteger(feature) && feature >= 0 && Number.isFinite(amount) && isWay(way) ? [{ feature, way, amount }] : [];
+  });
 }
 
-export function inAddress(how: How, edits: Edit[] = [], more: [string, string][] = []): URLSearchParams {
-  const written: [string, string][] = [['prompt', how.prompt], ...edits.map(({ feature, amount }): [string, string] => ['f', `${feature}:${amount}`])];
+export function inAddress(how: How, edits: Steered[] = [], more: [string, string][] = []): URLSearchParams {
+  const written: [string, string][] = [['prompt', how.prompt], ...edits.map(({ feature, amount, way }): [string, string] => ['f', way === 'add' ? `${feature}:${amount}` : `${feature}:${amount}:${way}`])];
   for (const [name, value, usual] of [['tokens', how.tokens, DEFAULT.tokens], ['t', how.temperature, DEFAULT.temperature], ['seed', how.seed, DEFAULT.seed]] as const) {
     if (value !== usual) written.push([name, String(value)]);
   }
