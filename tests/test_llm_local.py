@@ -94,6 +94,10 @@ def test_a_question_beyond_the_window_fails_and_says_so(tiny_lm: LanguageModel) 
     long = replace(request(record({"1": whole(0, 9)})), messages=(Message("user", "A dog. " * 30),))
     with pytest.raises(Failed, match="reads 64 tokens, and the question alone has"):
         asyncio.run(Local(tiny_lm).answer(long))
+    local = Local(tiny_lm)
+    with pytest.raises(Failed):
+        asyncio.run(local.answer(long))
+    assert "0 calls, 1 given up (the last: reads 64 tokens, and the question alone has " in str(local.spent)
     many = request(record({str(number): whole(0, 9) for number in range(60)}))
     with pytest.raises(Failed, match="the answer goes beyond"):
         asyncio.run(Local(tiny_lm).answer(many))

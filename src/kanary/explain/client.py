@@ -187,6 +187,7 @@ class Client:
     def _give_up(self, reason: str) -> NoReturn:
         self._given_up += 1
         self.ledger.failures += 1
+        self.ledger.reason = reason
         if self._given_up >= _GONE:
             self._stop(f"answered none of the last {_GONE} requests", reason)
         raise Failed(f"{self.name}: {reason}")

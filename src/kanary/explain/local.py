@@ -35,6 +35,7 @@ class Local:
     def __init__(self, model: str | LanguageModel) -> None:
         self.lm = model if isinstance(model, LanguageModel) else load_model(model)
         self.calls = self.tokens_in = self.tokens_out = self.failures = 0
+        self.reason = ""
         self._turn = asyncio.Lock()
 
     @property
@@ -47,12 +48,17 @@ class Local:
 
     @property
     def spent(self) -> Spent:
-        return Spent(self.calls, 0, self.tokens_in, self.tokens_out, None, 0.0, 0, self.failures)
+        return Spent(self.calls, 0, self.tokens_in, self.tokens_out, None, 0.0, 0, self.failures, self.reason)
 
     async def answer(self, request: Request) -> Answer:
         """Raises :class:`Failed` when the question does not fit into the model's window."""
         async with self._turn:
-            found = await asyncio.to_thread(self._filled, request)
+            try:
+                found = await asyncio.to_thread(self._filled, request)
+            except Failed as failure:
+                self.failures += 1
+                self.reason = str(failure).removeprefix(f"{self.name} ")
+                raise
         self.calls += 1
         self.tokens_in += found.tokens_in
         self.tokens_out += found.tokens_out
@@ -61,8 +67,7 @@ class Local:
     def _filled(self, request: Request) -> Answer:
         ids = prompt_ids(self.lm, request)
         if (room := self.lm.context - len(ids)) < request.max_tokens // 4:
-            self.failures += 1
-            raise Failed(f"{self.name} reads {self.lm.context} tokens, and the question alone has {len(ids)}")
+            raise Failed(f"{self.name} reads {self.lm.context:,} tokens, and the question alone has {len(ids):,}")
         with self.lm.alone(), torch.no_grad():
             pen = _Pen(self.lm, ids, room)
             text, chances = _fill(pen, request.schema)
@@ -79,10 +84,10 @@ def prompt_ids(lm: LanguageModel, request: Request) -> list[int]:
         except Exception:  # a template of its own may refuse the role of a system
             first = {"role": "user", "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
             text = tokenizer.apply_chat_template([first, *messages[2:]], tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer: "
     start = [] if lm.bos_id is None else [lm.bos_id]
-    return start + list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return start + list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 class _Pen:
@@ -148,7 +153,7 @@ class _Pen:
         if ids:
             self.written += len(ids)
             if self.written > self.room:
-                raise Failed(f"local:{self.lm.name} reads {self.lm.context} tokens, and the answer goes beyond them")
+                raise Failed(f"local:{self.lm.name} reads {self.lm.context:,} tokens, and the answer goes beyond them")
             self._logits = self._read(ids)
 
     def _read(self, ids: Sequence[int]) -> Tensor:

@@ -59,13 +59,16 @@ class Spent:
     """Calls that were sent again: refused for now, failed, or cut off."""
     failures: int
     """Calls that were given up."""
+    reason: str = ""
+    """Of the last of them."""
 
     def __str__(self) -> str:
         unsure = f" (at most ${self.unsure_usd:.4f} more for answers that were lost)" if self.unsure_usd else ""
         cost = "" if self.usd is None else f", ${self.usd:.4f}{unsure}"
         kept = f", {self.cached:,} from the cache" if self.cached else ""
         trouble = f", {self.retries:,} sent again" if self.retries else ""
-        lost = f", {self.failures:,} given up" if self.failures else ""
+        because = f" (the last: {self.reason})" if self.reason else ""
+        lost = f", {self.failures:,} given up{because}" if self.failures else ""
         tokens = f"{self.tokens_in:,} tokens in and {self.tokens_out:,} out"
         return f"{self.calls:,} calls{kept}{trouble}{lost}: {tokens}{cost}"
 
@@ -86,6 +89,8 @@ class Ledger:
             )
         self.price, self.budget = price, budget
         self.calls = self.tokens_in = self.tokens_out = self.retries = self.failures = 0
+        self.reason = ""
+        """Why the last call was given up."""
         self._unsure = self._reserved = 0.0  # US dollars
         self._densest: float | None = None  # tokens per byte
         self._settled = asyncio.Condition()
@@ -105,6 +110,7 @@ class Ledger:
             unsure_usd=self._unsure,
             retries=self.retries,
             failures=self.failures,
+            reason=self.reason,
         )
 
     async def reserve(self, request: Request) -> "Reservation":
