@@ -156,7 +156,7 @@ def _name(rule: PatternRule, condition: Condition) -> str:
 
 def whole(token: str) -> str:
     """A token as a reader takes it: one that continues a word begins with an ellipsis."""
-    return _CONTINUED * (kind_of(token) == "pieces of words") + token
+    return _CONTINUED * (kind_of(token) == "pieces of words" and token[0].isalpha()) + token
 
 
 def _name_or_kind(rule: PatternRule, condition: Condition) -> str:
