@@ -45,8 +45,46 @@ def dense(sae: SAE, z: Tensor) -> tuple[Tensor, Tensor | float]:
         candidates = largest(pre, 2 * 3, kind)
     for gain in part.gain.unbind(1):
         codes = codes_of(sae, z, pre, candidates)[0]
-        pre = pre + candidates * gain * ((z - codes @ sae.W_dec - sae.decoder.b_dec) @ sae.W_dec.T)
+        pre = pre + candidates * gain * torch.einsum("nd,nid->ni", z - decoded(sae, codes), tangents(sae, codes))
     return codes_of(sae, z, pre, candidates)
+
+
+def bends(sae: SAE, codes: Tensor, order: int) -> Tensor:
+    """``[tokens, d_sae, R]``: the functions of the decoder, or their slopes, at every code."""
+    curves, (n, m) = sae.decoder.curves, codes.shape
+    basis = curves.basis.dense(codes.reshape(-1), torch.arange(m).expand(n, m).reshape(-1), order)  # [n m, G]
+    return torch.einsum("nig,irg->nir", basis.view(n, m, -1)[..., 1:], curves.coefficients)
+
+
+def decoded(sae: SAE, codes: Tensor) -> Tensor:
+    x_hat = codes @ sae.W_dec + sae.decoder.b_dec
+    if sae.decoder.name == "linear":
+        return x_hat
+    return x_hat + torch.einsum("nir,ird->nd", bends(sae, codes, 0), sae.decoder.W_bend)
+
+
+def tangents(sae: SAE, codes: Tensor) -> Tensor:
+    """``[tokens, d_sae, d_model]``"""
+    if sae.decoder.name == "linear":
+        return sae.W_dec.expand(len(codes), -1, -1)
+    slopes = bends(sae, codes.detach(), 1)
+    raw = sae.W_dec + torch.einsum("nir,ird->nid", slopes, sae.decoder.W_bend)
+    return raw / (1 + slopes.square().sum(2, keepdim=True)).sqrt()
+
+
+def bent(kind: str, rank: int) -> SAE:
+    """The same with curves for latents, on grids that some codes lie beyond."""
+    sparsifier = {"name": kind, **({"k": 3} if kind in K else {})}
+    decoder = {"name": "kan-bend", "rank": rank, "knots": 4}
+    encoder = {"name": "refine", "candidates": 2}
+    sae = SAE(SAEConfig(6, 16, encoder=encoder, decoder=decoder, sparsifier=sparsifier)).double()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in sae.named_parameters():
+            noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float64)
+            parameter.copy_(0.3 + noise.abs() / 2 if name.endswith("threshold") else noise / 3)
+        sae.decoder.curves.basis.set_range(0.0, 0.5 + torch.rand(16, generator=draw).double())
+    return sae
 
 
 def codes_of(sae: SAE, z: Tensor, pre: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor | float]:
@@ -78,9 +116,26 @@ def test_loss_and_gradients_are_those_of_the_formula(kind: str) -> None:
             torch.testing.assert_close(found[name], grad, msg=lambda m, n=name, w=which: f"{w} {n}: {m}")
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS if kind != "batchtopk"]
-)  # whose codes depend on its thresholds
+@pytest.mark.parametrize(("kind", "rank"), [("topk", 1), ("jumprelu", 1), ("jumprelu", 2), ("batchtopk", 2)])
+def test_with_curves_the_step_is_along_their_tangents(kind: str, rank: int) -> None:
+    sae, z = bent(kind, rank), numbers(50, 6)
+    sae.train()
+    codes, penalty = dense(sae, z)
+    loss = ((z - decoded(sae, codes)) ** 2).sum(1).mean() + penalty
+    loss.backward()
+    wanted = {name: p.grad.clone() for name, p in sae.named_parameters() if p.grad is not None}
+    assert all((wanted[name] != 0).any() for name in ("encoder.gain", "decoder.W_bend", "decoder.curves.coefficients"))
+    for which in ("sparse", *(("dense",) if kind in ELEMENTWISE else ())):
+        found_loss, found = loss_and_gradients(sae, z, config_for(kind), which, 2**22)
+        assert found_loss == pytest.approx(loss.item(), rel=1e-9)
+        for name, grad in wanted.items():
+            torch.testing.assert_close(found[name], grad, msg=lambda m, n=name, w=which: f"{w} {n}: {m}")
+
+
+CERTAIN = [kind for kind in KINDS if kind != "batchtopk"]  # whose codes depend on its thresholds
+
+
+@pytest.mark.parametrize("kind", CERTAIN)
 def test_codes_and_gradients_reach_the_activations_themselves(kind: str) -> None:
     sae = refined(kind).requires_grad_(False)
     x = numbers(7, 6, seed=3).requires_grad_()
@@ -143,7 +198,7 @@ def test_as_many_latents_explain_more(kind: str) -> None:
         sae = train_on(x, config)[0].sae.eval()
         codes = sae.encode(held)
         assert float(codes.l0().double().mean()) == pytest.approx(6, rel=0.06)  # BatchTopK's thresholds are learned
-        missed[encoder] = float((held - sae.decode(codes)).square().sum())
+        missed[encoder] = (held - sae.decode(codes)).square().sum().item()
     assert missed["refine"] < 0.93 * missed["linear"]
 
 
@@ -165,6 +220,18 @@ def test_its_cost_grows_with_rounds_and_candidates_alone() -> None:
         sae = SAE(SAEConfig(64, 512, encoder=encoder, sparsifier={"name": "topk", "k": 8}))
         assert flops(sae, 8) == linear + rounds * 6 * 64 * 8 * (1 + candidates)
         assert sum(p.numel() for p in sae.parameters()) == 2 * 64 * 512 + 512 + 64 + rounds * 512
+
+
+def test_the_cost_of_a_decoding_is_that_of_the_decoder_at_hand() -> None:
+    made = {}
+    for encoder in ({"name": "linear"}, {"name": "refine", "rounds": 3, "candidates": 2}):
+        decoder = {"name": "kan-bend", "rank": 2}
+        made[encoder["name"]] = SAE(
+            SAEConfig(64, 512, encoder=encoder, decoder=decoder, sparsifier={"name": "topk", "k": 8})
+        )
+    decoding = 3 * 6 * 64 * 8 + 2 * 16 * 8
+    along = 2 * 8 * (6 * 64 * 3 + 16 * 2)
+    assert flops(made["refine"], 8) == pytest.approx(flops(made["linear"], 8) + 3 * (decoding + along))
 
 
 @pytest.mark.parametrize("option", ["rounds", "candidates"])

@@ -21,7 +21,8 @@ it rewrites every activation as a sum of a few out of many directions, so that s
 
 **Model, site, text.** MODEL is a folder, a name on the Hugging Face Hub, or bundled, the small Llama that comes with Kanary
 and reads text that Kanary writes: the second line above needs no download and takes a minute. The site is where activations
-are read: resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind the model knows.
+are read: resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind that the
+model knows.
 
 **SAE.** topk keeps the k largest latents of every token: the easiest to train. batchtopk shares k x tokens over a batch.
 jumprelu, gated and relu learn how many latents fire; say how many you want with --target-l0. With any of them, --encoder

@@ -133,6 +133,11 @@ def product_at(x: Tensor, weight: Tensor, pre: Tensor, pattern: Pattern) -> Tens
     return attached
 
 
+def project_at(x: Tensor, weight: Tensor, pattern: Pattern) -> Tensor:
+    """:func:`score_at` with gradients for ``x [tokens, d]`` and ``weight [d_sae, d]``: ``[nnz]``."""
+    return product_at(x, weight, score_at(x.detach(), weight.detach(), pattern), pattern)
+
+
 class _LinearAt(torch.autograd.Function):
     @staticmethod
     def forward(

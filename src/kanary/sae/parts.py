@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
-from kanary.kernels import Pattern
+from kanary.kernels import Pattern, project_at
 
 # pre-activations held at a time: 28 MB in fp32, which the C library reuses instead of asking for fresh pages
 TILE = 7 * 2**20
@@ -142,6 +142,11 @@ class Decoder(Part):
         """How long a vector each entry adds: shaped like ``values``, differentiable; what L1 penalties weigh."""
         norms = self.norms()
         return values.abs() * (norms if active.pattern is None else norms.index_select(0, active.pattern.latents))
+
+    def along(self, missed: Tensor, values: Tensor, pattern: Pattern | None) -> Tensor:
+        """How far ``missed [tokens, d_model]`` points to where each entry goes as its code grows from ``values``: shaped like
+        these; differentiable, but for where on its curve a latent is."""
+        return missed @ self.W_dec.T if pattern is None else project_at(missed, self.W_dec, pattern)
 
     def contribution(self, latents: Tensor, values: Tensor) -> Tensor:
         """What ``latents [m]`` add at codes ``values [m]``: ``[m, d_model]``, standardised; 0 at a code of 0."""

@@ -51,6 +51,8 @@ class Sizes(NamedTuple):
     rank: int  # directions into which a latent bends
     rounds: int  # of corrections
     candidates: float  # latents that are looked at again, per token
+    decoding: float  # FLOPs of the decoder
+    directions: int  # of a latent's tangent
     base: int  # 1 where there are plain weights beside the functions of edges, else 0
 
 
@@ -70,8 +72,8 @@ def _edges(a: Sizes) -> float:
 
 
 def _refine(a: Sizes) -> float:
-    """A decoding, and the scores of all candidates with gradients both ways, in every round."""
-    return a.rounds * (_decode(1, a.d, a.k) + 6 * a.d * a.candidates)
+    """In every round a decoding, and what it missed along the directions of all candidates, with gradients both ways."""
+    return a.rounds * (a.decoding + a.candidates * (6 * a.d * a.directions + a.function * (a.directions - 1)))
 
 
 def _decode(rows: int, d: int, k: float) -> float:
@@ -108,7 +110,8 @@ def flops(sae: SAE, k: float) -> float:
     parts = ((ENCODERS, sae.encoder), (DECODERS, sae.decoder))
     if any(part.name not in formulas for formulas, part in parts):
         return math.nan
-    return sum(formulas[part.name](_sizes(sae, part, k)) for formulas, part in parts)
+    decoding = DECODERS[sae.decoder.name](_sizes(sae, sae.decoder, k))
+    return ENCODERS[sae.encoder.name](_sizes(sae, sae.encoder, k, decoding)) + decoding
 
 
 def bits(n: int, k: float) -> float:
@@ -140,9 +143,10 @@ def solve_bits(n: int, target: float) -> int:
     return min(range(1, n // 2 + 1), key=lambda k: abs(bits(n, k) - target))
 
 
-def _sizes(sae: SAE, part: Part, k: float) -> Sizes:
+def _sizes(sae: SAE, part: Part, k: float, decoding: float = 0) -> Sizes:
     options = vars(part.options)
     knots, basis = int(options.get("knots", 0)), str(options.get("basis", "hat"))
+    bends = int(getattr(sae.decoder.options, "rank", 0))
     return Sizes(
         d=sae.d_model,
         n=sae.d_sae,
@@ -154,5 +158,7 @@ def _sizes(sae: SAE, part: Part, k: float) -> Sizes:
         rank=int(options.get("rank", 1)),
         rounds=int(options.get("rounds", 0)),
         candidates=k * (1 if sae.sparsifier.like(1) is None else int(options.get("candidates", 0))),
+        decoding=decoding,
+        directions=1 + bends,
         base=int(options.get("base") != "none"),
     )

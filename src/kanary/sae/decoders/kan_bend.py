@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kanary.activations.pool import generator
 from kanary.config import option
 from kanary.errors import KanaryError
-from kanary.kernels import Pattern, curved_decode, sparse_decode
+from kanary.kernels import Pattern, curved_decode, project_at, sparse_decode
 from kanary.sae.curves import CurveOptions, LatentCurves, spread
 from kanary.sae.decoders.kan_gain import CurvedDecoder
 from kanary.sae.parts import ROWS, Active, part
@@ -71,6 +71,20 @@ class KANBend(CurvedDecoder):
         parts = torch.stack([straight, *self._bends(values, active.pattern)], -1)
         lengths: Tensor = torch.linalg.vector_norm(parts, dim=-1)
         return lengths
+
+    def along(self, missed: Tensor, values: Tensor, pattern: Pattern | None) -> Tensor:
+        """Along the unit tangent ``(W_dec + sum_r s_r'(f) W_bend[:, r]) / sqrt(1 + sum_r s_r'(f)^2)``."""
+        found, square = super().along(missed, values, pattern), torch.ones_like(values)
+        if self.curves.idle:
+            return found
+        latents = (
+            torch.arange(self.d_sae, device=values.device).expand_as(values) if pattern is None else pattern.latents
+        )
+        for r, bend in enumerate(self.W_bend.unbind(1)):
+            slopes = self.curves(values.detach().reshape(-1), latents.reshape(-1), r, order=1).view_as(values)
+            turned = missed @ bend.T if pattern is None else project_at(missed, bend.contiguous(), pattern)
+            found, square = found + slopes * turned, square + slopes.square()
+        return found / square.sqrt()
 
     def _bends(self, values: Tensor, pattern: Pattern | None) -> list[Tensor]:
         return [self.curves.at(values, pattern, coefficients) for coefficients in self.curves.coefficients.unbind(1)]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from kanary.config import option
 from kanary.errors import KanaryError
-from kanary.kernels import product_at, score_at
 from kanary.sae.curves import Schedule
 from kanary.sae.encoders.linear import LinearEncoder
 from kanary.sae.parts import Active, Decoder, Sparsifier, part
@@ -24,12 +23,13 @@ class RefineOptions:
 class RefineEncoder(LinearEncoder):
     """``pre_0 = W_enc (x - b_dec) + b_enc``, ``pre_t+1 = pre_t + gain_t * W_dec (x - x^_t)``, ``pre = pre_rounds``.
 
-    ``x^_t`` is the decoding of the codes that ``pre_t`` gives, so that latents which say the same no longer both say all of
-    it, and a latent that was passed over can still be chosen: a few steps of sparse coding, unrolled and learned with the
-    rest, as in LISTA (Gregor & LeCun 2010), with a step per latent and round. One linear map cannot find the best sparse
-    code (O'Neill et al. 2024, arXiv 2411.13117); other ways to look again are matching pursuit (Costa et al. 2025, arXiv
-    2506.03093) and a hidden layer (``mlp``). Only candidates are corrected: the entries that the sparsifier selects by
-    ``pre_0``, for TopK and BatchTopK ``candidates`` times as many as fire in the end.
+    ``x^_t`` is the decoding of the codes that ``pre_t`` gives; for curved decoders the tangent at these codes stands for
+    ``W_dec``. Latents that say the same no longer both say all of it, and one that was passed over can still be chosen: a
+    few steps of sparse coding, unrolled and learned with the rest, as in LISTA (Gregor & LeCun 2010), with a step per
+    latent and round. One linear map cannot find the best sparse code (O'Neill et al. 2024, arXiv 2411.13117); other ways to
+    look again are matching pursuit (Costa et al. 2025, arXiv 2506.03093) and a hidden layer (``mlp``). Only candidates are
+    corrected: the entries that the sparsifier selects by ``pre_0``, for TopK and BatchTopK ``candidates`` times as many as
+    fire in the end.
 
     d_model + 1 + T parameters per latent (T = ``rounds``); 2 d_model FLOPs per latent and token, and in every round
     2 d_model (1 + ``candidates``) per active one. ``gain = 0`` at the start, which is the linear encoder. State: ``W_enc
@@ -61,12 +61,17 @@ class RefineEncoder(LinearEncoder):
         if active is None:
             return None
         for gain, stage in zip(self.gain.unbind(1), stages[1:], strict=True):
-            missed = self._missed(_kept(active, stage), sparsifier, decoder)
             assert active.pattern is not None
-            known = score_at(missed.detach(), decoder.W_dec.detach(), active.pattern)
-            step = product_at(missed, decoder.W_dec, known, active.pattern)
+            keep = stage.keep(active.pre.detach(), active.pattern)
+            kept = _only(active, keep)
+            values = sparsifier.activate(kept)
+            missed = x - decoder(values, kept.pattern)
+            if keep is not None:  # candidates that are not chosen have the code 0
+                values = torch.zeros_like(active.pre).masked_scatter(keep, values)
+            step = decoder.along(missed, values, active.pattern)
             active = Active(active.pre + active.per_latent(gain) * step, active.pattern, x)
-        return _kept(active, sparsifier)
+        assert active.pattern is not None
+        return _only(active, sparsifier.keep(active.pre.detach(), active.pattern))
 
     def all_active(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder) -> Active:
         active = super().all_active(x, sparsifier, decoder)
@@ -74,16 +79,13 @@ class RefineEncoder(LinearEncoder):
             return active
         mask = sparsifier.mask(active.pre.detach())  # what lists would hold
         for gain in self.gain.unbind(1):
-            step = self._missed(active, sparsifier, decoder) @ decoder.W_dec.T
+            values = sparsifier.activate(active)
+            step = decoder.along(x - decoder(values, None), values, None)
             active = Active(active.pre + mask * gain * step, None, x)
         return active
 
     def _stages(self) -> list[Sparsifier]:
         return [stage for stage in self.stages if isinstance(stage, Sparsifier)]
-
-    def _missed(self, active: Active, sparsifier: Sparsifier, decoder: Decoder) -> Tensor:
-        x_hat: Tensor = decoder(sparsifier.activate(active), active.pattern)
-        return active.x - x_hat
 
     def before_step(self, step: int, steps: int) -> None:
         self._asleep = not self.schedule.joined(step, steps) and not bool(self.gain.any())
@@ -109,8 +111,9 @@ class RefineEncoder(LinearEncoder):
         self.gain[latents] = 0
 
 
-def _kept(active: Active, stage: Sparsifier) -> Active:
-    """The entries that ``stage`` lets through by their scores."""
+def _only(active: Active, keep: Tensor | None) -> Active:
+    """The entries where ``keep [nnz]`` is true; None for all."""
+    if keep is None:
+        return active
     assert active.pattern is not None
-    keep = stage.keep(active.pre.detach(), active.pattern)
-    return active if keep is None else Active(active.pre[keep], active.pattern.keep(keep), active.x)
+    return Active(active.pre[keep], active.pattern.keep(keep), active.x)
