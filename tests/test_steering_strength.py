@@ -263,6 +263,17 @@ def test_a_feature_is_compared_with_pushes_of_the_same_length(panel: Steerable) 
         compare(panel, 3, PROMPTS, positive=PROMPTS)
 
 
+def test_a_comparison_tells_what_raises_presence_from_what_does_not(panel: Steerable) -> None:
+    found = compare(
+        panel, 3, PROMPTS, presence=says("e"), strengths=[1.0, 4.0], seeds=[0, 1], tokens=8, quiet=True,
+    )  # fmt: skip
+    for line, swept in zip(found.says(), found.sweeps.values(), strict=True):
+        zero = swept.points[0].presence.value
+        rises = any(point.presence.value > zero and point.fluency.value > 0 for point in swept.points)
+        assert ("does not rise" not in line) == rises
+        assert "strength 0 (n" not in line
+
+
 def test_a_concepts_presence_is_told_by_a_probe_of_the_labelled_corpus(tiny_lm: LanguageModel) -> None:
     probe = by_concept(tiny_lm, "domain.arabic", SITE, tokens=3000, quiet=True)
     assert probe.auroc > 0.65  # the letters alone tell, of a random model
@@ -291,7 +302,7 @@ def test_the_command_writes_side_by_side_and_leaves_the_table(run: Path, tmp_pat
         *words, "--strength", 0, "--strength", 30, "--seeds", "0,1", "--tokens", 5, "--out", tmp_path / "t.csv"
     )
     assert found.code == 0, found.err
-    assert found.out.count("unsteered:") == found.out.count("3 ×0, 5 ×30:") == 4
+    assert found.out.count("unsteered:") == found.out.count("3 ×0, topk:5 ×30:") == 4
     assert len(list(csv.reader((tmp_path / "t.csv").open()))) == 1 + 2 * 2 * 2
 
 
@@ -301,6 +312,11 @@ def test_the_command_sweeps(run: Path, tmp_path: Path) -> None:
     assert found.code == 0, found.err
     assert "strength  presence" in found.out
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.svg", "texts.html"}
+    found = command(*words, "--out", tmp_path / "beside", "--controls")
+    assert found.code == 0, found.err
+    assert "random feature" in found.out
+    assert "random direction" in found.out
+    assert len(json.loads((tmp_path / "beside" / "controls.json").read_text())) == 3
 
 
 @pytest.mark.parametrize(
@@ -315,6 +331,8 @@ def test_the_command_sweeps(run: Path, tmp_path: Path) -> None:
         (["--feature", "3", "--kind", "ad"], "Did you mean 'add'"),
         (["--feature", "3", "--seeds", "a"], "--seeds='a'"),
         (["--feature", "3", "--concept", "x"], "add --sweep"),
+        (["--feature", "3", "--controls"], "add --sweep"),
+        (["--feature", "3", "--feature", "4", "--sweep", "--controls"], "give one --feature"),
         (["--feature", "3", "--tokens", "0"], "tokens=0 must be at least 1"),
         (["--feature", "47"], "Feature 47 never fired"),
     ],

@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kanary.errors import KanaryError
-
 if TYPE_CHECKING:
     from kanary.interventions.making import Examples
 
@@ -29,6 +27,16 @@ are followed are recorded in RUN/traces. docs/watch.md says more; `kanary serve 
 """
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)]
 _MAKING, _WRITING = "A new watch", "The text"
+Features = Annotated[
+    list[str] | None,
+    typer.Option(help="12, or with a weight 12:0.5; repeatable.", rich_help_panel=_MAKING, show_default=False),
+]
+Steer = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="With --on-alarm steer: FEATURE:STRENGTH in maxima.", rich_help_panel=_MAKING, show_default=False
+    ),
+]
 
 
 def command(
@@ -40,20 +48,12 @@ def command(
     seed: Annotated[int, typer.Option(help="Of what is drawn.", rich_help_panel=_WRITING)] = 0,
     record: Annotated[bool, typer.Option(help="Keep a trace in the run.", rich_help_panel=_WRITING)] = True,
     make: Annotated[str | None, typer.Option(help="Its name.", rich_help_panel=_MAKING, show_default=False)] = None,
-    feature: Annotated[
-        list[str] | None,
-        typer.Option(help="12, or with a weight 12:0.5; repeatable.", rich_help_panel=_MAKING, show_default=False),
-    ] = None,
+    feature: Features = None,
     positive: Annotated[Path | None, typer.Option(help="Texts to go off in.", rich_help_panel=_MAKING)] = None,
     negative: Annotated[Path | None, typer.Option(help="Texts to be silent in.", rich_help_panel=_MAKING)] = None,
     false_alarms: Annotated[float, typer.Option(help="Share of negative texts.", rich_help_panel=_MAKING)] = 0.01,
     on_alarm: Annotated[str, typer.Option(help="log, stop or steer.", rich_help_panel=_MAKING)] = "log",
-    steer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="With --on-alarm steer: FEATURE:STRENGTH in maxima.", rich_help_panel=_MAKING, show_default=False
-        ),
-    ] = None,
+    steer: Steer = None,
     webhook: Annotated[str | None, typer.Option(help="An address to tell.", rich_help_panel=_MAKING)] = None,
     sae: Annotated[str | None, typer.Option(help="Which, where the run has several.", rich_help_panel=_MAKING)] = None,
     replay: Annotated[str | None, typer.Option(help="A recorded text to show again.", show_default=False)] = None,
@@ -70,8 +70,6 @@ def command(
         terminal.replay(read_trace(run, replay), Console())
         return
     if make is None and not watch:
-        if not Path(run).is_dir():
-            raise KanaryError(f"{run} is no folder: give a run folder, such as runs/first.")
         typer.echo("\n".join(session.listed(run)))
         return
     examples = _examples(positive, negative)

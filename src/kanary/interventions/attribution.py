@@ -71,21 +71,13 @@ def attribute(
     read = decompose(model, sae, tokens)
     if not read.changing.any():
         raise KanaryError(f"Up to position {position} the prompt {prompt!r} has only special tokens: no feature fires.")
-    likeliest: tuple[Prediction, ...] = ()
-    lens: tuple[LensRow, ...] = ()
-    what: Target
-    if target is None:
-        with torch.no_grad():
-            logits = last_logits(model, read.tokens[None], {})[0]
-        likeliest = predictions(model, logits, PREDICTIONS)
-        what = TokenTarget(
-            likeliest[0].id if token is None else one_token(model, token),
-            None if against is None else one_token(model, against),
-        )
-        lens = logit_lens(model, read.tokens, what.token)
-    else:
-        what = target
-    return _attribution(read, what, steps, exact, top, likeliest, lens)
+    if target is not None:
+        return _attribution(read, target, steps, exact, top, (), ())
+    with torch.no_grad():
+        likeliest = predictions(model, last_logits(model, read.tokens[None], {})[0], PREDICTIONS)
+    wanted = likeliest[0].id if token is None else one_token(model, token)
+    what = TokenTarget(wanted, None if against is None else one_token(model, against))
+    return _attribution(read, what, steps, exact, top, likeliest, logit_lens(model, read.tokens, wanted))
 
 
 def _until(tokens: Tensor, position: int) -> Tensor:

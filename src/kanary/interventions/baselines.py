@@ -13,7 +13,7 @@ from kanary.interventions.edits import Edit, Vector, add
 from kanary.interventions.effects import mean_difference
 from kanary.interventions.presence import ByFeature, Presence
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.strength import Sweep, sweep
+from kanary.interventions.strength import Point, Sweep, sweep
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,29 @@ class Comparison:
     """Name -> sweep; the feature first."""
 
     def says(self) -> list[str]:
-        """A line each: the best score that any strength reaches, with its strength."""
-        found = []
-        for name, each in self.sweeps.items():
-            best = max(each.points, key=lambda point: point.presence.value * point.fluency.value)
-            p, f = best.presence, best.fluency
-            found.append(
-                f"{name}: presence {p.value:.2f} ({p.low:.2f}–{p.high:.2f}) at fluency {f.value:.2f} "
-                f"({f.low:.2f}–{f.high:.2f}), strength {best.strength:g}, n {p.n}"
-            )
-        return found
+        """A line each, at the strength that is best by the harmonic mean of the presence gained and of fluency."""
+        return [f"{name}: {_said(each)}" for name, each in self.sweeps.items()]
 
     def to_json(self) -> dict[str, Any]:
         return {name: each.to_json() for name, each in self.sweeps.items()}
+
+
+def _said(swept: Sweep) -> str:
+    zero = next(point for point in swept.points if point.strength == 0).presence.value
+
+    def worth(point: Point) -> float:
+        """One scale for all sweeps; a sweep's own score is a share of its own largest gain."""
+        gain, fluency = point.presence.value - zero, point.fluency.value
+        return 2 * gain * fluency / (gain + fluency) if gain > 0 and fluency > 0 else 0.0
+
+    best = max(swept.points, key=worth)
+    if not worth(best):
+        return f"presence does not rise above the {zero:.2f} of strength 0 at any strength (n {best.presence.n})"
+    p, f = best.presence, best.fluency
+    return (
+        f"presence {zero:.2f} → {p.value:.2f} ({p.low:.2f}–{p.high:.2f}) at fluency {f.value:.2f} ({f.low:.2f}–{f.high:.2f}), "
+        f"strength {best.strength:g} (n {p.n})"
+    )
 
 
 def compare(

@@ -62,31 +62,37 @@ def make_watch(
     """
     if not 0 <= false_alarms < 1:
         raise KanaryError(f"false_alarms={false_alarms} is a share of texts: at least 0 and below 1.")
-    chosen_positive, held_positive = split(examples.positive, "positive", seed)
-    chosen_negative, held_negative = split(examples.negative, "negative", seed)
-    if both := set(examples.positive) & set(examples.negative):
-        raise KanaryError(f"{min(both)[:60]!r} is a positive and a negative text.")
+    chosen, held = _halves(examples, seed)
     lm, which = panel.lm, panel.saes[sae]
     if weights is None:
-        weights = {best_feature(lm, which, chosen_positive, chosen_negative): 1.0}
+        weights = {best_feature(lm, which, chosen.positive, chosen.negative): 1.0}
     pairs = tuple((panel.latent(sae, latent), float(weight)) for latent, weight in weights.items())
     action: dict[str, Any] = {"on_alarm": on_alarm, "steer": tuple(steer), "webhook": webhook}
     draft = Watch(name, sae, which.digest(), pairs, 0.0, false_alarms, **action)
     Steering(panel, list(draft.edits(sae)))  # refuses what cannot be done now, not at the first alarm
 
-    def scored(positive: Sequence[str], negative: Sequence[str]) -> Scored:
-        return Scored(*(values(lm, which, draft, texts, quiet=quiet) for texts in (positive, negative)))
+    def scored(half: Examples) -> Scored:
+        return Scored(*(values(lm, which, draft, texts, quiet=quiet) for texts in (half.positive, half.negative)))
 
-    choosing = scored(chosen_positive, chosen_negative)
+    choosing = scored(chosen)
     threshold, sure = choose(choosing, false_alarms)
     return replace(
         draft,
         threshold=threshold,
         at_most=sure,
         chosen=measure(choosing, threshold, seed),
-        measured=measure(scored(held_positive, held_negative), threshold, seed),
-        latency_ms=latency(panel, draft, held_positive[0]),
+        measured=measure(scored(held), threshold, seed),
+        latency_ms=latency(panel, draft, held.positive[0]),
     )
+
+
+def _halves(examples: Examples, seed: int) -> tuple[Examples, Examples]:
+    """To choose on, and to measure on."""
+    positive = split(examples.positive, "positive", seed)
+    negative = split(examples.negative, "negative", seed)
+    if both := set(examples.positive) & set(examples.negative):
+        raise KanaryError(f"{min(both)[:60]!r} is a positive and a negative text.")
+    return Examples(positive[0], negative[0]), Examples(positive[1], negative[1])
 
 
 def values(lm: LanguageModel, sae: SAE, watch: Watch, texts: Sequence[str], *, quiet: bool = True) -> list[Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kanary.errors import KanaryError, nearest
 from kanary.files import write_json, write_text
+from kanary.interventions.baselines import compare
 from kanary.interventions.edits import Edit
 from kanary.interventions.presence import Presence, by_concept
 from kanary.interventions.side_by_side import UNSTEERED, Table
@@ -46,14 +47,18 @@ def write_sweep(
     prompts: Sequence[str],
     concept: str | None,
     folder: Path | None,
+    controls: bool = False,
     **options: Any,
 ) -> str:
     """Sweeps, leaves ``sweep.json``, ``sweep.svg`` and ``texts.html`` in ``folder``, and says what was found.
 
     Args:
         concept: of the labelled corpus, by which presence is judged; None: by the first feature.
+        controls: sweep a random feature and a random direction as well, and leave ``controls.json``.
         options: as of :func:`kanary.interventions.strength.sweep`.
     """
+    if controls:
+        _lone_feature(edits)  # refuses before anything is swept
     presence: Presence = by_first(panel, edits)
     if concept is not None:
         presence = by_concept(panel.lm, concept, presence.sites[0])
@@ -66,6 +71,11 @@ def write_sweep(
             f"{p.perplexity:10.2f}  {p.repetition.value:10.3f}{mark}"
         )
     lines.append(found.says())
+    if controls:
+        beside = compare(panel, _lone_feature(edits), prompts, sae=edits[0].sae, presence=presence, **options)
+        lines += ["", "Beside it, pushes as long as its own, at the strength that is best for each:", *beside.says()]
+        if folder is not None:
+            write_json(folder / "controls.json", beside.to_json())
     if folder is not None:
         columns = tuple(UNSTEERED if p.strength == 0 else f"{p.strength:g}" for p in found.points)
         write_json(folder / "sweep.json", found.to_json())
@@ -73,3 +83,10 @@ def write_sweep(
         Table(columns, tuple(zip(*found.texts, strict=True))).write(folder / "texts.html")
         lines.append(f"Curve, numbers and texts are in {folder}.")
     return "\n".join(lines)
+
+
+def _lone_feature(edits: Sequence[Edit]) -> int:
+    (edit, *more) = edits
+    if more or edit.kind != "add" or not isinstance(edit.feature, int):
+        raise KanaryError("--controls stand beside one feature that is added: give one --feature, and no --kind.")
+    return edit.feature

@@ -144,10 +144,16 @@ def opened(run: str | os.PathLike[str], panel: Steerable, name: str) -> Watch:
 
 
 def listed(run: str | os.PathLike[str]) -> list[str]:
-    """Lines about every watch of a run, and how many traces there are."""
+    """Lines about every watch of a run, and how many traces there are.
+
+    Raises:
+        KanaryError: ``run`` is no folder.
+    """
     from kanary.interventions.traces import trace_names
     from kanary.interventions.watch import watch_names
 
+    if not Path(run).is_dir():
+        raise KanaryError(f"{run} is no folder: give a run folder, such as runs/first.")
     lines = [line for name in watch_names(run) for line in described(open_watch(run, name))]
     if not lines:
         lines = [f"{Path(run)} has no watch yet: kanary watch {run} --make NAME --positive FILE --negative FILE"]
