@@ -147,7 +147,7 @@ PIECES = Vocabulary.of((" the", " piece", "ower", "s", " s", ".", " ", "\n", " 7
         ([("word", 2, " the"), ("word", 1, "ower")], "after “theower”", "after …ower"),
         ([("word", 2, " the"), ("word", 1, " piece"), ("word", 0, ".")], "on “.” after “the piece”", "piece ."),
         ([("word", -1, " piece"), ("word", 0, " the")], "on “the” before “piece”", "the piece"),
-        ([("word", 99, " the"), ("word", 0, " piece")], "on “piece” where “the” was said earlier", "the … piece"),
+        ([("word", 99, " the"), ("word", 0, " piece")], "on “piece” with an earlier “the”", "the … piece"),
         ([("word", 1, "\n")], "after “↵”", "after line break"),
         ([("word", 1, " ")], "after “␣”", "after spaces"),
         ([("kind", 1, " 7"), ("word", 0, " piece")], "on “piece” after numbers", "piece after numbers"),
@@ -170,6 +170,16 @@ def test_a_pattern_is_told_as_a_reader_would_say_it(
         sentence(rule, (" piece", "ower")) == f"Fires {said} (50% of its firing). Makes “piece” and “…ower” likelier."
     )
     assert title(rule) == called
+
+
+def test_patterns_that_differ_in_their_context_alone_are_told_together() -> None:
+    the, piece, ower, s = (int(PIECES.word[PIECES.texts.index(token)]) for token in (" the", " piece", "ower", "s"))
+    here = Condition("word", 0, the)
+    contexts = [(Condition("word", 1, piece),), (Condition("word", 1, ower),), (Condition("word", -1, s),), ()]
+    covers = (0.4, 0.3, 0.1, 0.05)
+    patterns = tuple(Pattern((*c, here), 0.9, 5, share) for c, share in zip(contexts, covers, strict=True))
+    said = sentence(PatternRule(patterns, 0.01, 0.5, PIECES), ())
+    assert said == "Fires on “the” after “piece” or “…ower”; on “the” before “s”; on “the” (85% of its firing)."
 
 
 def test_words_say_what_the_examples_are() -> None:

@@ -1,6 +1,6 @@
 """A rule in words: the sentence that a person reads, and a title of three words at most."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kanary.explain.patterns import EARLIER, Condition, Pattern, PatternRule
 from kanary.explain.vocabulary import KINDS, kind_of
@@ -89,7 +89,7 @@ def _told(rule: PatternRule, patterns: Sequence[Pattern], most: int) -> tuple[st
         for i, (context, group) in enumerate(groups[:most])
         if i == 0 or sum(pattern.covers for pattern in group) >= _WORTH
     ]
-    phrases = list(dict.fromkeys(_phrase(rule, context, group) for context, group in worth))
+    phrases = _merged(_phrase(rule, context, group) for context, group in worth)
     return "; ".join(phrases), len(patterns) - sum(len(group) for _, group in worth)
 
 
@@ -101,34 +101,39 @@ def _by_context(patterns: Sequence[Pattern]) -> list[tuple[tuple[Condition, ...]
     return sorted(groups.items(), key=lambda item: -sum(pattern.covers for pattern in item[1]))
 
 
-def _phrase(rule: PatternRule, context: tuple[Condition, ...], group: Sequence[Pattern]) -> str:
+def _merged(phrases: Iterable[tuple[str, str]]) -> list[str]:
+    """Phrases that differ in their last word alone become one: “on “the” after “of” or “in””."""
+    ends: dict[str, list[str]] = {}
+    for begin, end in phrases:
+        ends.setdefault(begin, []).append(end)
+    return [" ".join(filter(None, (begin, _listed(list(dict.fromkeys(each)), "or")))) for begin, each in ends.items()]
+
+
+def _phrase(rule: PatternRule, context: tuple[Condition, ...], group: Sequence[Pattern]) -> tuple[str, str]:
+    """How it begins and how it ends; nothing at the end where there is no context."""
     triggers = [c for pattern in group for c in pattern.conditions if c not in context]
     kinds = [KINDS[c.value] for c in triggers if c.what == "kind"]
     names = list(dict.fromkeys(quoted(_name(rule, c)) for c in triggers if c.what != "kind"))
     shown = [*kinds, *names][:_TOKENS]
     words = f"on {_listed(shown, more=len(kinds) + len(names) - len(shown))}" if shown else ""
-    around = _around(rule, context)
-    if not words:
-        return around
-    return f"{words} {around}" if around else words
+    begin, end = _around(rule, context)
+    return " ".join(filter(None, (words, begin))), end
 
 
-def _around(rule: PatternRule, context: Sequence[Condition]) -> str:
-    """“after “a b””, “two tokens after “a””, “where “x” was said earlier”."""
+def _around(rule: PatternRule, context: Sequence[Condition]) -> tuple[str, str]:
+    """“after” “a b”, “two tokens after” “a”, “with an earlier” “x”."""
     near = sorted((c for c in context if 0 < c.where < EARLIER), key=lambda c: -c.where)
-    parts = []
     if near:
-        gap = _GAPS[near[-1].where]
-        if any(c.what == "kind" for c in near):
-            said = " ".join(_name_or_kind(rule, c) for c in near)
-        else:
-            said = f"“{_joined(rule, near)}”"
-        parts.append(f"{gap}after {said}")
-    parts += [f"before {_name_or_kind(rule, c)}" for c in context if c.where == -1]
-    parts += [f"where {quoted(_name(rule, c))} was said earlier" for c in context if c.where == EARLIER]
-    parts += [f"where the corpus is labelled “{_name(rule, c)}”" for c in context if c.what == "concept"]
-    parts += ["at the start of a document" for c in context if c.what == "first"]
-    return " ".join(parts)
+        kinds = any(c.what == "kind" for c in near)
+        said = " ".join(_name_or_kind(rule, c) for c in near) if kinds else f"“{_joined(rule, near)}”"
+        return f"{_GAPS[near[-1].where]}after", said
+    for c in context:  # there is one
+        if c.what == "concept":
+            return "where the corpus is labelled", f"“{_name(rule, c)}”"
+        if c.what == "first":
+            return "at the start of a document", ""
+        return ("before", _name_or_kind(rule, c)) if c.where == -1 else ("with an earlier", quoted(_name(rule, c)))
+    return "", ""
 
 
 def _joined(rule: PatternRule, near: Sequence[Condition]) -> str:
@@ -173,10 +178,10 @@ def _bare(rule: PatternRule, condition: Condition) -> str:
     return _shown(name)
 
 
-def _listed(items: Sequence[str], more: int = 0) -> str:
+def _listed(items: Sequence[str], last: str = "and", more: int = 0) -> str:
     if more:
         return f"{', '.join(items)} and {more} more"
-    return ", ".join(items[:-1]) + f" and {items[-1]}" if len(items) > 1 else "".join(items)
+    return ", ".join(items[:-1]) + f" {last} {items[-1]}" if len(items) > 1 else "".join(items)
 
 
 def _visible(tokens: Sequence[str]) -> list[str]:
