@@ -39,6 +39,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from harvest import median_ratio, timed
@@ -208,9 +209,8 @@ def measured(a: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def without_triton(run: Callable[[], None]) -> None:
-    os.environ[VARIABLE] = "torch"
-    run()
-    del os.environ[VARIABLE]
+    with patch.dict(os.environ, {VARIABLE: "torch"}):
+        run()
 
 
 def times(

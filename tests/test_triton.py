@@ -107,10 +107,13 @@ def with_gradients(function: Any, pattern: Pattern, given: list[Tensor | None], 
 # --- curved decoders ---
 
 
+SHAPES = [(1, 2, 1), (19, 8, 1), (40, 5, 3), (1, 2, 0), (19, 8, 0), (40, 4, 0)]  # d, knots, bends
+
+
 @pytest.mark.parametrize(
-    ("d", "knots", "bends"), [(1, 2, 1), (19, 8, 1), (40, 5, 3), (1, 2, 0), (19, 8, 0), (40, 4, 0)]
+    ("d", "knots", "bends", "dtype"),
+    [(*shape, torch.float32) for shape in SHAPES] + [(19, 5, 2, torch.bfloat16), (19, 5, 0, torch.bfloat16)],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_curved_decoding_and_all_its_gradients_equal_the_formula(
     d: int, knots: int, bends: int, dtype: torch.dtype
 ) -> None:
