@@ -37,6 +37,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -49,7 +50,7 @@ from torch.nn import functional as F
 from train_step import make_batches, peak_mb
 
 from kanary.kernels import Pattern
-from kanary.kernels.fused import VARIABLE, on_triton
+from kanary.kernels.fused import VARIABLE
 from kanary.sae import SAE, SAEConfig
 from kanary.sae.parts import DECODERS, ENCODERS, import_parts
 from kanary.training.learner import begin
@@ -64,7 +65,8 @@ ON_TRITON = ("kan-bend", "kan-curve", "kan-edge")  # see kanary.kernels.fused
 class Cost(NamedTuple):
     """What a part costs beyond the linear one in whose place it stands: formulas, see :func:`of`.
 
-    d: d_model, n: latents, k: active ones per token, G: knots, h: hidden units. FLOPs are per token; a multiplication and an
+    d: d_model, n: latents, k: active ones per token, G: knots, h: hidden units, R: rounds of corrections with C
+    candidates per active latent. FLOPs are per token; a multiplication and an
     addition are two. Products with weights are counted in full, and of what is done to every number only the evaluation of
     functions: 8 for a piecewise linear one, 30 for a cubic one, as many for its gradients. Parts have their default options.
     """
@@ -79,6 +81,7 @@ COSTS = {
     "linear": Cost("0", "0", "0"),
     "mlp": Cost("h*(d + 1) + n*h", "2*d*h + 2*n*h", "2*d*h + 4*k*h"),
     "kan-hidden": Cost("h*(d + 1 + G) + n*h", "2*d*h + 2*n*h + 8*h", "2*d*h + 4*k*h + 8*h"),
+    "refine": Cost("n*R", "2*R*d*k*(1 + C)", "4*R*d*k*(1 + C)"),
     "kan-node": Cost("n*(G - 1)", "8*k", "8*k"),
     "kan-edge": Cost("n*d*G", "2*d*n*G + 30*d", "2*d*k + 4*d*k*G + 30*d"),
     "kan-gain": Cost("n*(G - 1)", "8*k", "8*k"),
@@ -92,7 +95,7 @@ MOVED = {
     "kan-edge": ("2*t*k*d*G + 5*n*d*G", "t*k*d*G + t*k*d + n*d*G"),
 }
 TOKENS = 4096
-LLAMA = {"d": 2048, "k": 32, "G": 8, "h": 2048}  # Llama-3.2-1B, and the parts' defaults
+LLAMA = {"d": 2048, "k": 32, "G": 8, "h": 2048, "R": 2, "C": 4}  # Llama-3.2-1B, and the parts' defaults
 WIDTHS = (16_384, 65_536)
 STATE = 16  # bytes per parameter in training: the weight, its gradient and Adam's two moments, fp32
 
@@ -203,13 +206,14 @@ def measured(a: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "linear": partial(forward_backward, linear, z),
             "part": partial(forward_backward, sae, z),
         }
-        if name in ON_TRITON and on_triton(z):
-            runs["torch"] = partial(without_triton, runs["part"])
+        if name in ON_TRITON and z.is_cuda and find_spec("triton"):
+            runs["torch"] = runs["part"]
+            runs["part"] = partial(with_triton, runs["torch"])
         yield a_line(name, sae, times(runs, a.rounds, z.device), a)
 
 
-def without_triton(run: Callable[[], None]) -> None:
-    with patch.dict(os.environ, {VARIABLE: "torch"}):
+def with_triton(run: Callable[[], None]) -> None:
+    with patch.dict(os.environ, {VARIABLE: "triton"}):
         run()
 
 
@@ -297,7 +301,8 @@ def sizes_of(sae: SAE, k: int) -> dict[str, int]:
     """What the formulas of ``COSTS`` are about."""
     options = {**vars(sae.encoder.options), **vars(sae.decoder.options)}
     h = options.get("hidden") or sae.d_model  # as the encoders with a hidden layer mean it
-    return {"d": sae.d_model, "n": sae.d_sae, "k": k, "G": options.get("knots", 0), "h": h}
+    return {"d": sae.d_model, "n": sae.d_sae, "k": k, "G": options.get("knots", 0), "h": h,
+            "R": options.get("rounds", 2), "C": options.get("candidates", 4)}  # fmt: skip
 
 
 def of(formula: str, sizes: dict[str, int]) -> int:

@@ -18,8 +18,6 @@ It does not need one for
 """
 
 import os
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -29,27 +27,20 @@ from kanary.errors import KanaryError, nearest
 from kanary.kernels.sparse import Pattern, weigh_rows
 
 VARIABLE = "KANARY_KERNELS"
-CHOICES = ("auto", "torch", "triton")
+CHOICES = ("torch", "triton")
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)  # others would lose by sums in float32
 
 
 def on_triton(weight: Tensor) -> bool:
-    """Whether kernels written in Triton compute with ``weight``: on CUDA, where Triton is installed.
+    """Whether kernels written in Triton compute with ``weight``: if the environment variable ``KANARY_KERNELS`` says "triton".
 
-    The environment variable ``KANARY_KERNELS`` says otherwise: "torch" never, "triton" everywhere, which on a CPU works in
-    Triton's interpreter only (``TRITON_INTERPRET=1``), for tests.
+    They are not the default as long as nobody has measured them on a GPU. On a CPU they work in Triton's interpreter only
+    (``TRITON_INTERPRET=1``), for tests.
     """
     choice = os.environ.get(VARIABLE, CHOICES[0])
     if choice not in CHOICES:
         raise KanaryError(f"{VARIABLE}={choice!r} is unknown. {nearest(choice, CHOICES)}")
-    if weight.dtype not in PRECISIONS or choice == "torch":
-        return False
-    return choice == "triton" or (weight.is_cuda and _installed())
-
-
-@cache
-def _installed() -> bool:
-    return find_spec("triton") is not None
+    return choice == "triton" and weight.dtype in PRECISIONS
 
 
 def curved_decode(
