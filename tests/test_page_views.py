@@ -86,6 +86,7 @@ def test_the_theme_that_a_reader_chose_is_kept(reader: Reader) -> None:
 def test_a_token_in_the_address_is_sent_along_and_not_shown(reader: Reader) -> None:
     with reader.reading("#token=s%20cret") as page:
         assert page.url.endswith("#/")
+        assert page.inner_text("h1") == "Runs"
         with page.expect_request("**/api/runs") as asked:
             page.reload()
         assert asked.value.headers["authorization"] == "Bearer s cret"
@@ -138,6 +139,16 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
         page.wait_for_selector("text=/^51–100 of 342/")
         page.fill("input[placeholder=number]", "12")
         page.wait_for_selector("th >> text=cosine")
+    assert not reader.complaints()
+
+
+def test_twins_lead_only_to_saes_that_have_an_index(reader: Reader) -> None:
+    asked = len(reader.server.asked)
+    with reader.reading("#/compare?sae=demo/topk&sae=kan/gated-k32") as page:
+        first, second = (page.locator(f".twins tbody tr >> nth=0 >> td >> nth={i}") for i in (0, 1))
+        assert first.locator("a").get_attribute("href") == "#/f/demo/topk/0"
+        assert (second.locator("a").count(), second.inner_text().strip()) == (0, "0")
+    assert not any("gated-k32/columns" in one for one in reader.server.asked[asked:])
     assert not reader.complaints()
 
 

@@ -1,5 +1,6 @@
 // The source that asks `kanary serve`. Columns and features are kept, so that going back and forth asks once.
 
+import { address, to } from './route.svelte';
 import { serverRunning } from './running';
 import { Trouble, type Source } from './source';
 import type { Columns, Feature, Human, Meta } from './types';
@@ -12,7 +13,7 @@ export function keepToken(): void {
   const found = /^#token=([^&]+)/.exec(location.hash);
   if (!found?.[1]) return;
   sessionStorage.setItem(TOKEN, decodeURIComponent(found[1]));
-  history.replaceState(null, '', location.pathname + location.search + '#/');
+  address.replace(to.runs);
 }
 
 async function ask(path: string, init: RequestInit = {}): Promise<Response> {

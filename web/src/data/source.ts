@@ -51,6 +51,9 @@ export function idOf(run: string, name: string): string {
   return `${run.split('/').filter(Boolean).pop() ?? run}/${name}`;
 }
 
+/** A model or a text as people call it: of a path its end. */
+export const called = (name: string): string => (/^([a-z]:)?[\\/]/i.test(name) ? (name.split(/[\\/]/).filter(Boolean).pop() ?? name) : name);
+
 /** What a feature is called where there is no room for more: its label, else the concept that it marks best. */
 export const nameOf = (columns: Columns | null | undefined, latent: number): string =>
   columns?.label[latent] ?? columns?.best_concept?.[latent] ?? '';
