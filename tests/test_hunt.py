@@ -20,7 +20,7 @@ from kanary.evaluation.result import Metric
 from kanary.interventions.choices import TAIL, Item, in_tokens, margins
 from kanary.interventions.edits import Where, add
 from kanary.interventions.hunt import hunt, read_tails
-from kanary.interventions.hunted import Effect, Found, Hunt
+from kanary.interventions.hunted import Effect, Found, Hunt, share
 from kanary.interventions.quarry import QUARRIES, control_pairs, hunting_pairs, unrelated
 from kanary.interventions.steer import Steering
 from kanary.interventions.steerable import Steerable
@@ -281,6 +281,7 @@ def test_the_verdict_says_what_random_features_do_at_the_same_strength() -> None
         assert says in line
         assert last.startswith("Control, something else")
     assert not any("random" in line for line in found.verdict())
+    assert share(Metric(-0.001, -0.2, 0.004, 8)) == "0 % (-20 to 0)"
 
 
 def test_what_cannot_be_hunted_is_refused_in_one_line(panel: Steerable, tiny_llama: Path) -> None:

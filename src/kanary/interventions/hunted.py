@@ -158,7 +158,8 @@ class Hunt:
 
 def share(metric: Metric) -> str:
     """In percent, with the interval."""
-    return f"{100 * metric.value:.0f} % ({100 * metric.low:.0f} to {100 * metric.high:.0f})"
+    value, low, high = (round(100 * each) for each in metric[:3])  # whole numbers, which have no -0
+    return f"{value} % ({low} to {high})"
 
 
 def number(metric: Metric) -> str:
