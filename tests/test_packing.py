@@ -80,7 +80,9 @@ def test_nothing_is_lost_but_digits() -> None:
     features = [data.feature(latent, hostile=latent == 13) for latent in (3, 12, 13, 19)]
     found = json.loads(json.dumps(packed([data.meta()], features)))
     for given, back in zip(features, unpacked(found), strict=True):
-        same(given, back)
+        focus = {each["tokens"][each["focus"]] for each in given["examples"]}
+        near = {token: value for token, value in given["logits"]["near"].items() if token in focus}
+        same(given | {"logits": given["logits"] | {"near": near}}, back)
     assert found["saes"] == [data.meta()]
 
 

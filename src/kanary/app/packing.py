@@ -65,7 +65,9 @@ def _feature(feature: Mapping[str, Any], text: _Text) -> dict[str, Any]:
     examples = feature["examples"]
     logits = feature["logits"]
     if logits:
-        logits = logits | {"histogram": _ends(logits["histogram"])}
+        focus = {each["tokens"][each["focus"]] for each in examples}
+        near = {token: value for token, value in logits["near"].items() if token in focus}  # all: a quarter of a file
+        logits = logits | {"histogram": _ends(logits["histogram"]), "near": near}
     found: dict[str, Any] = _short(
         {
             **feature,
