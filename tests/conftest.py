@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a worker for every core: more threads would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from kanary.lm import LanguageModel, load_model
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("untimed")
 
 SENTENCES = [
     "Once upon a time, there was a little girl named Lily. She loved to play in the park.",

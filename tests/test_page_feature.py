@@ -47,7 +47,7 @@ def test_an_example_is_its_bold_token_between_four_tokens_on_each_side(reader: R
             row = page.locator(f"[data-row='top-{at}']")
             assert row.locator(".line").inner_text().replace("¶ ", "").split() == around.split()
             assert row.locator("b").inner_text() == seen(example["tokens"][example["focus"]]).strip()
-        assert page.locator("li[data-row]").count() == 70
+        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")
 
 
 def test_colours_follow_the_logarithm_and_lines_the_sign_of_the_effect(reader: Reader, feature: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def test_an_interval_filters_by_click_by_key_and_by_address(reader: Reader) -> N
         page.keyboard.press("0")
         assert page.url.endswith("?interval=10")
         page.keyboard.press("Escape")
-        assert page.locator("li[data-row]").count() == 70
+        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")
     with reader.reading(FEATURE + "?interval=4") as page:
         assert page.locator("li[data-row]").count() == 5
 

@@ -183,7 +183,7 @@ def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> Non
         assert not axe(page)
         page.click("td a >> text=/^3$/")
         page.wait_for_selector("h1 >> text=Feature 3")
-        assert page.locator("li[data-row]").count() == 70
+        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")  # the rest when it is idle
         assert page.locator("text=edit").count() == 0, "nothing can be written here"
         page.keyboard.press("n")
         page.wait_for_selector("h1 >> text=Feature 13")
