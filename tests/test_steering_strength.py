@@ -20,6 +20,7 @@ from kanary.interventions.baselines import compare
 from kanary.interventions.edits import Vector, ablate, add, scale
 from kanary.interventions.effects import logit_effects, loss_effects, mean_difference
 from kanary.interventions.presence import ByFeature, ByJudge, by_concept
+from kanary.interventions.requested import requested_edits
 from kanary.interventions.samples import Sample, repetition, requests, reread, write
 from kanary.interventions.side_by_side import named, side_by_side
 from kanary.interventions.steerable import Steerable
@@ -317,6 +318,13 @@ def test_the_command_sweeps(run: Path, tmp_path: Path) -> None:
     assert "random feature" in found.out
     assert "random direction" in found.out
     assert len(json.loads((tmp_path / "beside" / "controls.json").read_text())) == 3
+
+
+def test_the_command_holds_a_feature_from_one_side() -> None:
+    for kind, low, high, said in (("at_least", 1.5, None, "3 ≥ ×1.5"), ("at_most", None, 1.5, "3 ≤ ×1.5")):
+        (edit,) = found = requested_edits(["3"], [1.5], kind, "maximum")
+        assert (edit.kind, edit.low, edit.high) == ("clamp", low, high)
+        assert named(found) == said
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def command(
         list[float] | None, typer.Option(help="How much of each feature, or of all. [2]", show_default=False)
     ] = None,
     unit: Annotated[str, typer.Option(help="Of strengths: maximum, sigma or raw.")] = "maximum",
-    kind: Annotated[str, typer.Option(help="add, set, scale, ablate or project_out.")] = "add",
+    kind: Annotated[str, typer.Option(help="add, set, at_least, at_most, scale, ablate or project_out.")] = "add",
     sweep: Annotated[bool, typer.Option("--sweep", help="Find the strength.")] = False,
     concept: Concept = None,
     controls: Annotated[bool, typer.Option("--controls", help="Sweep random features, too.")] = False,

@@ -13,7 +13,7 @@ from kanary.interventions.side_by_side import UNSTEERED, Table
 from kanary.interventions.steerable import Steerable
 from kanary.interventions.strength import by_first, sweep
 
-KINDS = ("add", "set", "scale", "ablate", "project_out")
+KINDS = ("add", "set", "at_least", "at_most", "scale", "ablate", "project_out")
 
 
 def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: str, unit: str) -> list[Edit]:
@@ -37,7 +37,12 @@ def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: s
         if not number.strip().isdecimal():
             raise KanaryError(f"--feature {written}: give its number, such as 12, or NAME:12.")
         amount = 1.0 if kind == "project_out" and strengths == [2.0] else amount
-        found.append(Edit(int(number), kind, amount, unit=unit, sae=name or None))  # type: ignore[arg-type]
+        more: dict[str, Any] = {"unit": unit, "sae": name or None}
+        if kind in ("at_least", "at_most"):
+            low, high = (amount, None) if kind == "at_least" else (None, amount)
+            found.append(Edit(int(number), "clamp", low=low, high=high, **more))
+        else:
+            found.append(Edit(int(number), kind, amount, **more))
     return found
 
 

@@ -109,6 +109,8 @@ def named(edits: Sequence[Edit]) -> str:
         name = name if edit.sae is None else f"{edit.sae}:{name}"
         unit = {"maximum": "×", "sigma": "σ", "raw": "raw "}[edit.unit]
         shown = {"add": f"{unit}{edit.amount:g}", "set": f"= {unit}{edit.amount:g}", "scale": f"scaled {edit.amount:g}"}
+        bounds = (("≥", edit.low), ("≤", edit.high))
+        shown["clamp"] = " ".join(f"{sign} {unit}{bound:g}" for sign, bound in bounds if bound is not None)
         words.append(f"{name} {shown.get(edit.kind, edit.kind.replace('_', ' '))}")
     return ", ".join(words)
 
