@@ -44,6 +44,10 @@ NEXT = [
     " it",
 ]
 WIDTH, TOKENS, WINDOW = 2048, 1_000_000, 128
+L0 = {
+    "tokens": TOKENS, "mean": 15.8, "p5": 11, "median": 16, "p95": 21, "edges": list(range(4, 26, 2)),
+    "counts": [900, 4100, 20_000, 95_000, 210_000, 290_000, 230_000, 120_000, 0, 30_000],
+}  # fmt: skip
 HOSTILE = [
     "<script>window.hacked=1</script>", "<img src=x onerror=window.hacked=1>", "</script>", "&lt;b&gt;", "\u202edrawkcab",
     "\u200b", "\u0000", "\u001b[31m", "\n", "\t", "⟨e2⟩", "שלום", "مرحبا", "\u2028", "\ufeff", "{@html}", "${x}", '"\'`',
@@ -217,8 +221,18 @@ def meta(name: str = "topk") -> dict[str, Any]:
     return {
         "format": 1, "sae": SAE | {"name": name}, "text": "labelled", "part": "heldout", "tokens": TOKENS, "documents": 9000,
         "windows": 7813, "window": WINDOW, "seed": 0, "created": "2026-11-28T12:00:00Z", "dead": WIDTH // 10, "kanary": "0.1.0",
-        "files": {},
+        "files": {}, "l0": L0,
     }  # fmt: skip
+
+
+def moments() -> dict[str, Any]:
+    rng = random.Random(1)
+    kurtosis = [None if i % 10 == 9 else round(3 + rng.expovariate(0.5) ** 2, 3) for i in range(WIDTH)]
+    return {
+        "std": [round(rng.uniform(0.1, 0.4), 3) for _ in range(WIDTH)],
+        "skewness": [round(rng.gauss(0.5, 1), 3) for _ in range(WIDTH)],
+        "kurtosis": kurtosis,
+    }
 
 
 def columns() -> dict[str, Any]:

@@ -160,6 +160,8 @@ class Handler(BaseHTTPRequestHandler):
                 return data.meta(name)
             case ["columns"]:
                 return server.columns
+            case ["logit-moments"]:
+                return data.moments()
             case ["features", latent]:
                 return server.feature(int(latent), name) if int(latent) < data.WIDTH else None
             case ["features", latent, "human"]:

@@ -184,6 +184,15 @@ def test_columns_are_those_of_the_index_and_null_where_there_is_no_number(
     assert 0 < found["map"]["explained"] < 1
 
 
+def test_moments_of_the_logit_weights_are_those_of_every_feature(local: TestClient, index: kanary.FeatureIndex) -> None:
+    found = get(local, SAE_ + "/logit-moments")
+    assert found.keys() == {"std", "skewness", "kurtosis"}
+    for name, values in found.items():
+        told = [logits[name] for feature in index if (logits := feature.logits)]
+        assert len(told) == 64
+        assert values == pytest.approx(told, rel=1e-3)
+
+
 def test_a_document_has_the_values_that_examples_show_of_it(local: TestClient, index: kanary.FeatureIndex) -> None:
     compared = 0
     for latent in range(0, 64, 4):

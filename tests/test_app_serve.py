@@ -55,6 +55,17 @@ def test_an_answer_does_not_wait_until_its_head_is_acknowledged(server: Running)
     assert server._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+def test_the_terminal_is_told_once_that_a_webhook_is_dead(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    webhooks = server.service.desks.webhooks
+    for _ in range(3):
+        webhooks.send("http://127.0.0.1:1/dead", {"watch": "lying"})
+    webhooks.close()
+    said = [line for line in capsys.readouterr().err.splitlines() if "dead" in line]
+    assert len(webhooks.problems) == 3
+    assert len(said) == 1
+    assert said[0].startswith("Webhook http://127.0.0.1:1/dead did not take an alarm: ")
+
+
 def ask(server: Running, path: str, body: Any = None) -> Any:
     """The JSON that is answered."""
     data = None if body is None else json.dumps(body).encode()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from feature_runs import WINDOW, Dense, build, make_run, stories
+from kanary.errors import KanaryError
 from kanary.evaluation.latents import latent_table
 from kanary.features import correlation
 from kanary.features.feature import Example, Feature
@@ -204,6 +205,32 @@ def around(index: FeatureIndex, example: Example) -> np.ndarray:
     """The ids of an example's token and of the four on either side of it."""
     found: np.ndarray = index.text.ids[example.window][max(0, example.focus - 4) : example.focus + 5]
     return found
+
+
+# --- how many fire on a token ----------------------------------------------------------------------------------------
+
+
+def test_l0_is_that_of_all_tokens_that_are_not_special(index: FeatureIndex, dense: Dense) -> None:
+    active, l0 = np.count_nonzero(dense.counted, axis=1), index.l0
+    assert l0 is not None
+    assert (l0.tokens, l0.mean) == (len(active) == index.meta["tokens"] and len(active), active.mean())
+    assert [l0.p5, l0.median, l0.p95] == np.quantile(active, [0.05, 0.5, 0.95], method="inverted_cdf").tolist()
+    assert "L0" in index._repr_html_()
+
+
+def test_an_index_of_before_l0_was_kept_opens_and_a_damaged_one_is_named(index: FeatureIndex, tmp_path: Path) -> None:
+    copy = tmp_path / "old"
+    shutil.copytree(index.folder, copy)
+    meta = json.loads((copy / "index.json").read_text())
+    del meta["l0"]
+    (copy / "index.json").write_text(json.dumps(meta))
+    old = FeatureIndex.open(copy)
+    assert old.l0 is None
+    assert old[3] == index[3]
+    assert "L0" not in old._repr_html_()
+    (copy / "index.json").write_text(json.dumps(meta | {"l0": {"mean": 3}}))
+    with pytest.raises(KanaryError, match="damaged: l0 is"):
+        _ = FeatureIndex.open(copy).l0
 
 
 # --- sampled fairly, and the same however it is read ----------------------------------------------------------------

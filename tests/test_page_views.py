@@ -142,6 +142,41 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
     assert not reader.complaints()
 
 
+def test_an_sae_is_shown_as_a_whole(reader: Reader) -> None:
+    bars = "document.querySelectorAll('#main figure svg .bars')[{}].getAttribute('d').split('z').length - 1"
+    with reader.reading("#/s/demo/topk") as page:
+        l0, over = page.locator("figure >> nth=0"), page.locator("figure >> nth=1")
+        said = l0.inner_text().replace("\u202f", "")
+        assert all(part in said for part in ("mean 15.8", "median 16", "90 % of tokens: 11 to 21", "n 1000000 tokens"))
+        assert page.evaluate(bars.format(0)) == sum(count > 0 for count in data.L0["counts"])
+        box = l0.locator("svg").bounding_box()
+        page.mouse.move(
+            box["x"] + box["width"] / 2 + 3, box["y"] + 50
+        )  # the middle of ten bars is the edge to the sixth
+        assert "290000 tokens with 14 to 15" in l0.inner_text().replace("\u202f", "")
+        alive = sum(share > 0 for share in reader.server.columns["density"])
+        assert f"n {alive} features" in over.inner_text().replace("\u202f", "")
+        over.locator("label >> text=kurtosis").click()
+        known = sorted(value for value in data.moments()["kurtosis"] if value is not None)
+        assert f"n {len(known)} features" in over.inner_text().replace("\u202f", "")
+        median = float(re.search(r"median ([0-9.]+)\n", over.inner_text())[1])  # type: ignore[index]
+        assert median == pytest.approx(known[len(known) // 2], rel=0.02)
+        page.click("label >> text=logit weights")
+        page.focus("canvas")
+        page.keyboard.press("ArrowRight")
+        assert "skewness" in page.inner_text(".map .tip")
+        assert not axe(page)
+    assert not reader.complaints()
+
+
+def test_an_index_without_numbers_per_token_says_so(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = {key: value for key, value in data.meta().items() if key != "l0"}
+    monkeypatch.setattr(data, "meta", lambda name="topk": old)
+    with reader.reading("#/s/demo/topk") as page:
+        assert "kanary index" in page.inner_text("figure >> nth=0")
+    assert not reader.complaints()
+
+
 def test_twins_lead_only_to_saes_that_have_an_index(reader: Reader) -> None:
     asked = len(reader.server.asked)
     with reader.reading("#/compare?sae=demo/topk&sae=kan/gated-k32") as page:

@@ -136,6 +136,12 @@ def _add_features(app: FastAPI, service: Service) -> None:
         service.within(index, [latent])
         return Json(index[latent].to_json())
 
+    @app.get("/api/saes/{run}/{sae}/logit-moments")
+    def moments(run: str, sae: str) -> Json:
+        """Std, skewness and kurtosis of every feature's logit weights; empty where the SAE writes into no residual stream."""
+        found = service.index(run, sae).logit_moments()
+        return Json({name: rounded(values) for name, values in found.items()})
+
     @app.get("/api/saes/{run}/{sae}/search")
     def find(run: str, sae: str, query: Annotated[Search, Query()]) -> Json:
         """Features that have all that is asked for."""

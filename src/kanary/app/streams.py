@@ -1,6 +1,7 @@
 """Texts that a model writes while somebody reads them: several at once in one batch, each told piece by piece to its client."""
 
 import asyncio
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -253,7 +254,7 @@ class Desks:
     """A desk for each model that is at hand."""
 
     def __init__(self) -> None:
-        self.webhooks = Webhooks()
+        self.webhooks = Webhooks(_warn)
         self._desks: dict[LanguageModel, Desk] = {}
 
     def of(self, lm: LanguageModel) -> Desk:
@@ -268,3 +269,8 @@ class Desks:
     def _close(self, models: Sequence[LanguageModel]) -> None:
         for lm in models:
             self._desks.pop(lm).close()
+
+
+def _warn(problem: str) -> None:
+    """Who runs the server is told in its terminal; ``problem`` may hold a line of what an address answered."""
+    print(f"Webhook {' '.join(problem.split())[:500]}", file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """From what was read to what an index holds."""
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +24,7 @@ from kanary.features.neurons import Neurons
 from kanary.features.options import IndexConfig
 from kanary.features.reading import Pass
 from kanary.features.selection import BINS, Chosen, Selection, Totals
+from kanary.features.sparsity import Sparsity
 from kanary.features.text import Text as SavedText
 from kanary.features.text import write_text
 from kanary.features.twins import Twin, twin_columns
@@ -74,9 +76,11 @@ class Contents:
 
     @cached_property
     def totals(self) -> Totals:
-        totals = Totals(self.sae.d_sae)
+        totals, sparsity = Totals(self.sae.d_sae), Sparsity(self.sae.d_sae, self.lm.special_ids)
         for chunk in self.read.chunks():
             totals.add(chunk)
+            sparsity.add(chunk)
+        self.about["l0"] = dataclasses.asdict(sparsity.result())
         return totals
 
     @cached_property

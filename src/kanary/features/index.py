@@ -15,6 +15,7 @@ from kanary.features.feature import Example, Feature, Interval, finite
 from kanary.features.labels import Labels
 from kanary.features.learned import functions_of
 from kanary.features.selection import BINS, INTERVALS
+from kanary.features.sparsity import L0
 from kanary.features.text import CONTEXT, Text
 from kanary.files import read_json, recover, verify
 
@@ -90,6 +91,20 @@ class FeatureIndex(Sequence[Feature]):
             named = np.array([*self.meta["concepts"], None], object)[best]
             found |= {"concept": named, "f1": np.where(best < 0, np.nan, self._columns["concept_f1"][:, 0])}
         return found
+
+    @property
+    def l0(self) -> L0 | None:
+        """How many latents fire on a token; None of an index that was made before this was kept."""
+        found = self.meta.get("l0")
+        try:
+            return None if found is None else L0(**found | {name: tuple(found[name]) for name in ("edges", "counts")})
+        except (TypeError, KeyError) as error:
+            raise KanaryError(f"{self.folder / META} is damaged: l0 is {found!r}.") from error
+
+    def logit_moments(self) -> dict[str, Array]:
+        """``[latents]`` each: std, skewness and kurtosis of the logit weights; may be empty: see ``Feature.logits``."""
+        names = ("std", "skewness", "kurtosis")
+        return {name: self._columns[f"logit_{name}"] for name in names if f"logit_{name}" in self._columns}
 
     @property
     def text(self) -> Text:

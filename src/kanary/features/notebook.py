@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kanary.features.feature import Example, Feature
 from kanary.features.glyphs import visible
+from kanary.features.sparsity import L0
 
 if TYPE_CHECKING:
     from kanary.features.index import FeatureIndex
@@ -42,9 +43,15 @@ def index_html(index: "FeatureIndex") -> str:
     return (
         f"<div><b>Feature index of {escape(str(sae['name']))}</b>, {escape(str(sae['where']))} of "
         f"{escape(str(sae['model']))}<br>{len(index):,} latents, {meta['dead']:,} of them silent on "
-        f"{meta['tokens']:,} tokens of {escape(str(meta['text']))}"
+        f"{meta['tokens']:,} tokens of {escape(str(meta['text']))}{_l0(index.l0)}"
         f"<table><tr><th>latent</th><th>density</th></tr>{rows}</table></div>"
     )
+
+
+def _l0(l0: L0 | None) -> str:
+    if l0 is None:
+        return ""
+    return f"<br>L0, latents that fire on a token: mean {l0.mean:.3g}, median {l0.median}, 90 % of tokens {l0.p5} to {l0.p95}"
 
 
 def _row(example: Example, maximum: float) -> str:

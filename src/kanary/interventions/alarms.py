@@ -59,8 +59,10 @@ class Webhooks:
     Only failures are kept, in :attr:`problems`; a text is written to its end whatever becomes of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        """``tell``: told of a problem of an address when it begins, or becomes another; not of every alarm that it costs."""
         self.problems: list[str] = []
+        self._tell, self._told = tell, dict[str, str]()
         self._queue: queue.Queue[tuple[str, bytes] | None] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
 
@@ -72,7 +74,7 @@ class Webhooks:
         try:
             self._queue.put_nowait((address, json.dumps(alarm).encode()))
         except queue.Full:
-            self._problem(f"{address} is too slow: an alarm was dropped, because {WAITING} are waiting already")
+            self._problem(address, f"is too slow: an alarm was dropped, because {WAITING} are waiting already")
 
     def close(self, seconds: float = 2 * SECONDS) -> None:
         """Waits until what is in the queue has been sent, no longer than ``seconds``."""
@@ -90,11 +92,15 @@ class Webhooks:
             try:
                 request = urllib.request.Request(address, body, {"content-type": "application/json"})
                 opener.open(request, timeout=SECONDS).close()
+                self._told.pop(address, None)
             except Exception as error:  # whatever an address does, the next alarm must still be sent
-                self._problem(f"{address} did not take an alarm: {error}")
+                self._problem(address, f"did not take an alarm: {error}")
 
-    def _problem(self, text: str) -> None:
-        self.problems = [*self.problems[-99:], text]
+    def _problem(self, address: str, text: str) -> None:
+        self.problems = [*self.problems[-99:], f"{address} {text}"]
+        if self._tell is not None and self._told.get(address) != text:
+            self._told[address] = text
+            self._tell(f"{address} {text}")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

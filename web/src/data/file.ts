@@ -44,6 +44,7 @@ export function fileSource(data: Embedded): Source {
       return found;
     },
     columns: nowhere,
+    moments: nowhere,
     peek: (sae, latent) => byKey.get(`${sae}/${latent}`),
     feature: async (sae, latent) => {
       const found = byKey.get(`${sae}/${latent}`);

@@ -3,7 +3,7 @@
 import { address, to } from './route.svelte';
 import { serverRunning } from './running';
 import { Trouble, type Source } from './source';
-import type { Columns, Feature, Human, Meta } from './types';
+import type { Columns, Feature, Human, Meta, Moments } from './types';
 
 const TOKEN = 'kanary-token';
 const KEPT_FEATURES = 60;
@@ -48,6 +48,7 @@ export function serverSource(): Source {
   const features = new Map<string, Feature>();
   const columns = new Map<string, Promise<Columns>>();
   const metas = new Map<string, Promise<Meta>>();
+  const moments = new Map<string, Promise<Moments>>();
 
   function once<T>(kept: Map<string, Promise<T>>, sae: string, path: string): Promise<T> {
     let promise = kept.get(sae);
@@ -72,6 +73,7 @@ export function serverSource(): Source {
     runs: () => json('runs'),
     meta: (sae) => once(metas, sae, `saes/${sae}`),
     columns: (sae) => once(columns, sae, `saes/${sae}/columns`),
+    moments: (sae) => once(moments, sae, `saes/${sae}/logit-moments`),
     peek: (sae, latent) => features.get(`${sae}/${latent}`),
     feature: async (sae, latent) => {
       const key = `${sae}/${latent}`;

@@ -2,7 +2,7 @@
 
 import type { Running } from './running';
 import type {
-  Columns, Comparison, Document, Feature, Found, Human, Lists, Live, Meta, Run, Sae, State,
+  Columns, Comparison, Document, Feature, Found, Human, Lists, Live, Meta, Moments, Run, Sae, State,
 } from './types';
 
 export interface Source {
@@ -13,6 +13,7 @@ export interface Source {
   runs(): Promise<Run[]>;
   meta(sae: string): Promise<Meta>;
   columns(sae: string): Promise<Columns>;
+  moments(sae: string): Promise<Moments>;
   feature(sae: string, latent: number): Promise<Feature>;
   /** The feature if it is at hand already, so that a change needs no waiting. */
   peek(sae: string, latent: number): Feature | undefined;

@@ -143,6 +143,15 @@ export interface Feature {
   human: Human | null;
 }
 
+/** Active latents per token. Bar i of the histogram: from edges[i] up to, not including, edges[i + 1]. */
+export interface L0 extends Histogram {
+  tokens: number;
+  mean: number;
+  p5: number;
+  median: number;
+  p95: number;
+}
+
 export interface Meta {
   format: number;
   sae: SaeName;
@@ -156,6 +165,7 @@ export interface Meta {
   created: string;
   dead: number;
   kanary: string;
+  l0?: L0; // not in an index of an older Kanary
 }
 
 export interface Measured {
@@ -204,6 +214,14 @@ export interface Columns {
   score?: (number | null)[];
   x?: (number | null)[];
   y?: (number | null)[];
+  map?: { method: string; explained: number };
+}
+
+/** Of every latent's logit weights; empty where the SAE's site writes into no residual stream. */
+export interface Moments {
+  std?: (number | null)[];
+  skewness?: (number | null)[];
+  kurtosis?: (number | null)[];
 }
 
 export interface Document {

@@ -27,6 +27,8 @@ class Settings {
   context = $state(kept('context') === 'window' ? Infinity : kept('context') === '12' ? 12 : 4);
   effects = $state(kept('effects') !== 'off');
   keys = $state(kept('keys') !== 'off');
+  /** Hints that were read. */
+  read = $state.raw(kept('read')?.split(' ') ?? []);
 
   setTheme(theme: Theme): void {
     this.theme = theme;
@@ -55,6 +57,11 @@ class Settings {
   setEffects(on: boolean): void {
     this.effects = on;
     keep('effects', on ? 'on' : 'off');
+  }
+
+  setRead(hint: string): void {
+    this.read = [...this.read, hint];
+    keep('read', this.read.join(' '));
   }
 
   setKeys(on: boolean): void {
