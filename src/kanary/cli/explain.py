@@ -60,7 +60,8 @@ def command(
             raise KanaryError(f"{len(run)} runs: give one, or compare them with --report DIR.")
         explained = explain_features(run[0], config)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("stopped. What was explained is kept; answers paid for are not asked again.") from stop
+        again = "; answers paid for are not asked again" if config.calls else ""
+        raise KeyboardInterrupt(f"stopped. What was explained is kept{again}.") from stop
     typer.echo(shown(explained.table))
     for line in explained.remarks:
         typer.echo(line, err=True)

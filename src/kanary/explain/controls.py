@@ -18,6 +18,15 @@ from kanary.explain.vocabulary import Vocabulary
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
 
+CONTROLS = (
+    "oracle",
+    "shuffled explanation",
+    "random explanation",
+    "most frequent token",
+    "random latent",
+    "random SAE",
+)
+"""In the order of the table."""
 WITHOUT_EXPLANATION = ("intruder", "examples")
 """Scores that no explanation enters: another explanation changes nothing about them."""
 _OWN_JUDGE = ("examples", "surprisal", "rubric")  # which the oracle cannot stand in for
@@ -77,23 +86,38 @@ class Controls:
         Args:
             other: another feature's explanation; None where there is only one feature.
         """
+        for name in CONTROLS:
+            scores = await self.scores(name, latent, explanation, other)
+            if scores is not None:
+                yield name, scores
+
+    async def scores(
+        self, name: str, latent: int, explanation: Explanation, other: Explanation | None
+    ) -> tuple[Score, ...] | None:
+        """Of one of the ``CONTROLS``; None where the feature has it not."""
+        if name == "random latent":
+            return await self._explained(gather_random(self.pool, latent, seed=self.seed))
+        if name == "random SAE":
+            if not self.random or latent not in self.random[0].twins:
+                return None
+            return await self._explained(gather(self.random[1], self.random[0].twins[latent], seed=self.seed))
         evidence = gather(self.pool, latent, seed=self.seed)
-        draw = np.random.default_rng([self.seed, latent, 21])
-        of_explanations = self.judging.of_explanations()
-        yield "oracle", await self.judging.by(Oracle()).scores(explanation, evidence)
-        if other:
-            yield "shuffled explanation", await of_explanations.scores(other, evidence)
-        drawn = random_explanation(evidence, self.vocabulary, draw)
-        yield "random explanation", await of_explanations.scores(drawn, evidence)
+        if name == "oracle":
+            return await self.judging.by(Oracle()).scores(explanation, evidence)
+        said = self._said(name, evidence, other)
+        return await self.judging.of_explanations().scores(said, evidence) if said else None
+
+    def _said(self, name: str, evidence: Evidence, other: Explanation | None) -> Explanation | None:
+        """What stands in the place of the explanation."""
+        if name == "shuffled explanation":
+            return other
+        if name == "random explanation":
+            draw = np.random.default_rng([self.seed, evidence.latent, 21])
+            return random_explanation(evidence, self.vocabulary, draw)
         try:
-            frequent = most_frequent_token(evidence, self.vocabulary)
-            yield "most frequent token", await of_explanations.scores(frequent, evidence)
+            return most_frequent_token(evidence, self.vocabulary)
         except Failed:
-            pass
-        yield "random latent", await self._explained(gather_random(self.pool, latent, seed=self.seed))
-        if self.random and latent in self.random[0].twins:
-            twin = gather(self.random[1], self.random[0].twins[latent], seed=self.seed)
-            yield "random SAE", await self._explained(twin)
+            return None
 
     async def _explained(self, evidence: Evidence) -> tuple[Score, ...]:
         try:

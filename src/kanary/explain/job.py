@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,21 @@ from kanary.evaluation.progress import bar
 from kanary.explain.allowance import Allowance, Need
 from kanary.explain.backing import Parts, open_parts
 from kanary.explain.contrastive import CONCEPTS, PAIRS, contrast, read_stories
-from kanary.explain.controls import Controls, RandomSAE, random_sae, shuffled
+from kanary.explain.controls import CONTROLS, Controls, RandomSAE, random_sae, shuffled
 from kanary.explain.evidence import Logits, gather
 from kanary.explain.explained import Explained, agreement, keep
 from kanary.explain.forecast import Forecast, forecast
 from kanary.explain.options import ExplainConfig
+from kanary.explain.patterns import PatternRule
 from kanary.explain.pool import Pool, Subject, read_pools
 from kanary.explain.progress import features_bar
+from kanary.explain.rule import RuleExplainer
 from kanary.explain.running import each, finished
 from kanary.explain.spending import Price
 from kanary.explain.table import ITSELF, Result, Row, contrastive_row, rows
-from kanary.explain.types import Explanation, Failed, Score
+from kanary.explain.types import Explainer, Explanation, Failed, Score
 from kanary.explain.vocabulary import Vocabulary
+from kanary.explain.workers import how_many, shared
 from kanary.features.index import FeatureIndex
 from kanary.features.lists import listed
 from kanary.lm import LanguageModel, load_model
@@ -40,6 +43,7 @@ from kanary.text.labelled.reader import labelled_text
 AT_ONCE = 64
 """Features under way together where a language model is asked; its back end limits the calls."""
 _KEEP_EVERY = 50  # features, so that a job that is killed has lost little
+_NO_WORDS = RuleExplainer(Vocabulary.of(()))
 
 
 def explain_features(
@@ -186,22 +190,31 @@ class _Job:
 
     async def _explain_all(self, pool: Pool, parts: Parts, before: Mapping[str, Forecast]) -> KanaryError | None:
         logits = _logits(self.opened.index, self.latents)
-        with features_bar(len(self.latents), self.quiet) as done:
 
-            async def work(latent: int) -> None:
-                evidence = gather(pool, latent, logits=logits, seed=self.config.seed)
-                try:
-                    explanation = await parts.explainer.explain(evidence)
-                    self.results[latent] = Result(explanation, await parts.judging.scores(explanation, evidence))
-                except Failed as failure:
-                    self.failed[latent] = str(failure)
-                if len(self.results) >= self._kept + _KEEP_EVERY:
-                    self._keep()
-                done(parts.cost)
+        async def explained(latent: int) -> Result:
+            evidence = gather(pool, latent, logits=logits, seed=self.config.seed)
+            explanation = await parts.explainer.explain(evidence)
+            return _reading(Result(explanation, await parts.judging.scores(explanation, evidence)), _NO_WORDS)
 
-            need = {name: one.feature for name, one in before.items()}
-            allowance = self._allowance(parts, need, "features")
-            return await each(self._in_any_order(), work, at_once=self._at_once, allowance=allowance)
+        workers = self._workers(len(self.latents))
+        async with shared(explained, workers) as result:
+            with features_bar(len(self.latents), self.quiet) as done:
+
+                async def work(latent: int) -> None:
+                    try:
+                        self.results[latent] = _reading(await result(latent), parts.explainer)
+                    except Failed as failure:
+                        self.failed[latent] = str(failure)
+                    if len(self.results) >= self._kept + _KEEP_EVERY:
+                        self._keep()
+                    done(parts.cost)
+
+                need = {name: one.feature for name, one in before.items()}
+                allowance = self._allowance(parts, need, "features")
+                return await each(self._in_any_order(), work, at_once=self._at_once(workers), allowance=allowance)
+
+    def _workers(self, things: int) -> int:
+        return how_many(things, self.config.workers) if self.config.reads_no_model else 1
 
     def _in_any_order(self) -> list[int]:
         """All features; by chance under a budget, so that those that it does for are not the rarest alone."""
@@ -209,9 +222,11 @@ class _Job:
             return list(self.latents)
         return np.random.default_rng([self.config.seed, 61]).permutation(self.latents).tolist()  # type: ignore[no-any-return]
 
-    @property
-    def _at_once(self) -> int:
-        return AT_ONCE if self.config.calls else 1
+    def _at_once(self, workers: int) -> int:
+        """Where a language model is asked, what it can take; two for each process, so that none waits for its next."""
+        if self.config.calls:
+            return AT_ONCE
+        return 2 * workers if workers > 1 else 1
 
     def _allowance(self, parts: Parts, need: Mapping[str, Need], what: str) -> Allowance | None:
         endpoint = parts.endpoint
@@ -240,17 +255,25 @@ class _Job:
         }
         others = shuffled(list(explained), self.config.seed)
         found: dict[int, list[tuple[str, tuple[Score, ...]]]] = {}
-        with bar("controls", 6 * len(explained), "scorings", self.quiet) as show:
 
-            async def work(latent: int) -> None:
-                other = explained[others[latent]] if others else None
-                async for control in controls.of(latent, explained[latent], other):
-                    found.setdefault(latent, []).append(control)
-                    show(1)
+        async def control(asked: tuple[int, str]) -> tuple[Score, ...] | None:
+            latent, name = asked
+            return await controls.scores(name, latent, explained[latent], explained[others[latent]] if others else None)
 
-            need = {name: one.controlled for name, one in before.items()}
-            allowance = self._allowance(parts, need, "controls")
-            stop = await each(explained, work, at_once=self._at_once, allowance=allowance)
+        scorings = len(CONTROLS) * len(explained)
+        workers = self._workers(scorings)
+        async with shared(control, workers) as result:
+            with bar("controls", scorings, "scorings", self.quiet) as show:
+
+                async def work(latent: int) -> None:
+                    for name in CONTROLS:
+                        if (scores := await result((latent, name))) is not None:
+                            found.setdefault(latent, []).append((name, scores))
+                        show(1)
+
+                need = {name: one.controlled for name, one in before.items()}
+                allowance = self._allowance(parts, need, "controls")
+                stop = await each(explained, work, at_once=self._at_once(workers), allowance=allowance)
         for latent in explained:
             for name, scores in found.get(latent, ()):
                 scored.setdefault(name, []).append(scores)
@@ -273,7 +296,7 @@ class _Job:
             by=parts.explainer.name,
             asked=len(self.latents),
             results=results,
-            failed=self.failed,
+            failed=dict(sorted(self.failed.items())),
             table=table,
             agreement=agreement(self.opened.index, results, self.config.seed),
             spent=parts.spent,
@@ -290,3 +313,12 @@ def _logits(index: FeatureIndex, latents: Sequence[int]) -> dict[int, Logits]:
     if not {"positive", "negative"} <= ids.keys():
         return {}
     return {latent: tuple(index.text.tokens(ids[k][latent]) for k in ("positive", "negative")) for latent in latents}
+
+
+def _reading(result: Result, explainer: Explainer) -> Result:
+    """The result, whose rule reads texts by the words that ``explainer`` knows: every process has them, none sends them."""
+    rule = result.explanation.rule
+    if not isinstance(rule, PatternRule) or not isinstance(explainer, RuleExplainer):
+        return result
+    rule = replace(rule, vocabulary=explainer.vocabulary, marks=explainer.marks)
+    return replace(result, explanation=replace(result.explanation, rule=rule))

@@ -32,6 +32,7 @@ class ExplainConfig:
     )
     concepts: bool = option(True, "Rules may speak of the labelled corpus's concepts, where that is the text.")
     seed: int = option(0, "Seed of halves, examples and intervals.")
+    workers: int = option(0, "Processes, where no language model is asked (Linux); 0 = as many as cores.")
     out: str | None = option(None, "Folder for the tables; by default RUN/explain/NAME.")
     llm: str | None = option(None, "Name of the model at the endpoint.", group=_LLM)
     llm_url: str | None = option(None, "The endpoint; by default OPENAI_BASE_URL, else OpenAI's.", group=_LLM)
@@ -48,6 +49,8 @@ class ExplainConfig:
         _refuse_unknown("judge", self.judge, JUDGES)
         if self.tokens < 1 or self.controls < 0:
             raise KanaryError(f"tokens={self.tokens} must be 1 or more, controls={self.controls} 0 or more.")
+        if self.workers < 0:
+            raise KanaryError(f"workers={self.workers} must be 0 (as many as cores) or more.")
         if self.llm is None and "llm" in (self.explainer, self.judge):
             raise KanaryError("Say which model to ask: --llm NAME, as the endpoint calls it.")
         if self.budget_usd is not None and self.price is None:
@@ -57,6 +60,13 @@ class ExplainConfig:
     def calls(self) -> bool:
         """Whether a language model other than the SAE's is asked."""
         return any(kind in ("llm", "local") for kind in (_kind(self.explainer), _kind(self.judge)))
+
+    @property
+    def reads_no_model(self) -> bool:
+        """Whether numpy alone explains and scores, once the text has been read."""
+        return (
+            self.explainer == "rule" and self.judge in ("auto", "rule", "embedding") and "surprisal" not in self.scorers
+        )
 
 
 def _refuse_unknown(what: str, given: str, known: tuple[str, ...]) -> None:
