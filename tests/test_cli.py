@@ -15,6 +15,7 @@ import yaml
 import kanary as library
 from kanary.activations.harvest import HarvestConfig
 from kanary.activations.store import ActivationStore
+from kanary.cli import COMMANDS, _build
 from kanary.training.config import TrainConfig
 from runs import KINDS, Child, assert_same, flags, kanary, small, steps_logged, weights, write_stories
 
@@ -136,6 +137,11 @@ def test_help_teaches() -> None:
     for field in dataclasses.fields(HarvestConfig):
         if field.name not in ("store", "pool"):
             assert "--" + field.name.replace("_", "-") in out, field.name
+
+
+def test_a_command_costs_the_same_however_many_ran_before_it_in_this_process() -> None:
+    for _ in range(2):
+        assert len(_build().registered_commands) == len(COMMANDS)
 
 
 def _slowly() -> None:

@@ -28,15 +28,6 @@ COMMANDS = (
     "info",
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="**Kanary**: see, test, steer and watch what a language model represents, with sparse autoencoders.",
-)
-
 
 def main() -> None:
     """The command ``kanary``: user mistakes become one line and exit status 2."""
@@ -62,6 +53,14 @@ def _build() -> typer.Typer:
 
     ``fields()`` gives the arguments of :func:`kanary.cli.flags.flags`, for which the room of the command is imported.
     """
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="**Kanary**: see, test, steer and watch what a language model represents, with sparse autoencoders.",
+    )
     asked = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     for name in COMMANDS:
         module = import_module(f"kanary.cli.{name.replace('-', '_')}")
