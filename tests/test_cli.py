@@ -137,6 +137,7 @@ def test_help_teaches() -> None:
     for field in dataclasses.fields(HarvestConfig):
         if field.name not in ("store", "pool"):
             assert "--" + field.name.replace("_", "-") in out, field.name
+    assert "[detection,fuzzing,simulation]" in kanary("explain", "--help").out  # as one would type it
 
 
 def test_a_command_costs_the_same_however_many_ran_before_it_in_this_process() -> None:

@@ -150,6 +150,8 @@ PIECES = Vocabulary.of((" the", " piece", "ower", "s", " s", ".", " ", "\n", " 7
         ([("word", 99, " the"), ("word", 0, " piece")], "on “piece” with an earlier “the”", "the … piece"),
         ([("word", 1, "\n")], "after “↵”", "after line break"),
         ([("word", 1, " ")], "after “␣”", "after spaces"),
+        ([("word", -1, "\n"), ("word", 0, ".")], "on “.” before “↵”", ". ↵"),
+        ([("word", 1, " "), ("word", 0, " the")], "on “the” after “␣”", "␣ the"),
         ([("kind", 1, " 7"), ("word", 0, " piece")], "on “piece” after numbers", "piece after numbers"),
         ([("kind", 1, " 7"), ("kind", 0, " the")], "on words after numbers", "after numbers"),
         ([("first", 0, " the")], "at the start of a document", "start of document"),

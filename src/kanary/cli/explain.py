@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-HELP = """Say in words what features mean, and find out whether to believe it.
+HELP = """Say in words what the features of an indexed run mean (`kanary index RUN` comes first), and whether to believe it.
 
     kanary explain runs/first --features alive:50 --explainer rule --scorers detection,fuzzing,simulation
 
@@ -21,7 +21,7 @@ feature's most frequent token, a latent that fires at random, a random SAE.
 
 **What is written.** Explanations and scores go into the index, where `kanary serve` shows them; tables into RUN/explain/NAME.
 
-**--report DIR** compares several runs, on as many features of each density. `kanary index RUN` comes first.
+**--report DIR** compares several runs, on as many features of each density.
 """
 
 

@@ -48,7 +48,8 @@ def _flag(field: "dataclasses.Field[Any]", hint: Any, lists: bool) -> inspect.Pa
     name = "--" + field.name.replace("_", "-")
     boolean = bool in (hint, *typing.get_args(hint))
     names = [f"{name}/--no-{name[2:]}"] if boolean else [name, "--seeds"] if lists and field.name == "seed" else [name]
-    shown = "" if field.default in (None, "", ()) or boolean else f" [{field.default}]"
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    shown = "" if default in (None, "") or boolean else f" [{default}]"
     extra = " *Takes a list.*" if field.metadata["sweep"] else ""
     info = typer.Option(
         *names,

@@ -53,7 +53,8 @@ def title(rule: PatternRule) -> str | None:
     if condition.what == "first":
         return "start of document"
     trigger = next((_shown(_name(rule, c)) for c in here if c.what != "kind"), "")
-    return _title_with(condition, _bare(rule, condition), trigger)
+    beside = _shown(_name(rule, condition)) if trigger and condition.what != "kind" else _bare(rule, condition)
+    return _title_with(condition, beside, trigger)
 
 
 def _title_with(context: Condition, name: str, trigger: str) -> str:
