@@ -4,13 +4,14 @@
     python bench/page.py --url http://127.0.0.1:7350/ --sae demo/topk    # against a running `kanary serve`
 
 Needs `playwright` and Chromium (Debian: apt install chromium). Without ``--url`` it serves made-up features, each with 70
-examples of 128 tokens, in which about one token in eight fires or has an effect. A feature change is from the change of
-the address to the end of the layout that it causes; everything but the examples below the strongest is then there, and those
-follow when the browser is idle. The next feature was fetched while the reader looked at the last one, as the page does
-by itself. ``change_ms`` is by the clock, ``painted_ms`` with the wait for the browser's next frame (up to 16 ms) and the frame
-itself. ``cpu_ms`` is the processor time of script, style and layout of the page's main thread, which other work on the machine
-disturbs less, ``whole_cpu_ms`` that with the rows below. The floor is what the browser alone needs to put the same finished
-elements in place and to lay them out; ``x_floor`` is the quotient of the processor times.
+examples of 128 tokens, in which about one token in eight fires or has an effect. A feature change is from the change of the
+address to the end of the layout that it causes; everything but the examples below the first screenful is then there, and
+those follow when the browser is idle. The next feature was fetched while the reader looked at the last one, as the page does
+by itself. ``change_ms`` is by the clock, ``painted_ms`` with the wait for the browser's next frame (up to 16 ms) and the
+frame itself. ``cpu_ms`` is the processor time of the page's main thread from the one moment to the other (of a trace), so
+that what the clock says beyond it is waiting for a processor; ``whole_cpu_ms`` is that of script, style and layout with the
+rows below. The floor is what the browser alone needs to put the same finished elements in place and to lay them out;
+``x_floor`` is the quotient of the processor times.
 """
 
 import argparse
@@ -26,11 +27,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # the made-up features and their server
 
 CHANGE = """([sae, latent]) => new Promise((done) => {
+  performance.mark(`change ${latent}`);
   const started = performance.now();
   addEventListener('hashchange', () => {  // behind the page's own listener and the work that it left for afterwards
     document.body.offsetHeight;
     const took = performance.now() - started;
-    const shown = document.querySelector('h1').textContent.includes(`Feature ${latent}`);
+    performance.mark(`change ${latent}`);
+    const shown = !document.querySelector('.page.feature[aria-busy=true]');
     const elements = document.querySelectorAll('main *').length;
     requestAnimationFrame(() => {
       const port = new MessageChannel();
@@ -40,17 +43,18 @@ CHANGE = """([sae, latent]) => new Promise((done) => {
   }, { once: true });
   location.hash = `#/f/${sae}/${latent}`;
 })"""
-FLOOR = """() => {
+FLOOR = """(latent) => {
   const main = document.querySelector('main');
   const copy = main.cloneNode(true);
-  const started = performance.now();
+  performance.mark(`floor ${latent}`);
   main.replaceWith(copy);
   document.body.offsetHeight;
-  const took = performance.now() - started;
+  performance.mark(`floor ${latent}`);
   copy.replaceWith(main);
   document.body.offsetHeight;
-  return took;
 }"""
+FETCHED = """latent => performance.getEntriesByType('resource')
+    .some(({ name, responseEnd }) => responseEnd && name.endsWith(`/features/${latent}`))"""
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 
 
@@ -118,12 +122,13 @@ def changes(chromium: Any, url: str, sae: str, n: int, context: str) -> dict[str
     page.wait_for_selector("li[data-row]")
     tools = page.context.new_cdp_session(page)
     tools.send("Performance.enable", {"timeDomain": "threadTicks"})
-    took, painted, cpu, whole, floor, elements = [], [], [], [], [], []
+    took, painted, whole, elements, shown_latents = [], [], [], [], []
+    spent = Marks(tools)
     for latent in range(1, n + 4):
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function(FETCHED, arg=latent)
+        page.wait_for_timeout(100)  # until it is read
         before = busy(tools)
         ms, frame, shown, count = page.evaluate(CHANGE, [sae, latent])
-        spent = busy(tools) - before
         page.wait_for_selector("[aria-busy=true]", state="detached")
         whole.append(busy(tools) - before)
         if not shown:
@@ -133,18 +138,39 @@ def changes(chromium: Any, url: str, sae: str, n: int, context: str) -> dict[str
             continue  # a feature that hardly fires; and the first ones, before the code is compiled
         took.append(ms)
         painted.append(frame)
-        cpu.append(spent)
         elements.append(count)
-        before = busy(tools)
-        page.evaluate(FLOOR)
-        floor.append((busy(tools) - before) / 2)  # it puts a copy there, then the original back
+        page.evaluate(FLOOR, latent)
+        shown_latents.append(latent)
+    cpu_ms = spent.between(page)
     page.close()
+    cpu, floor = ([cpu_ms[f"{what} {latent}"] for latent in shown_latents] for what in ("change", "floor"))
     return {
         "change_ms": spread(took), "painted_ms": spread(painted),
         "cpu_ms": spread(cpu), "whole_cpu_ms": spread(whole), "floor_cpu_ms": spread(floor),
         "x_floor": round(statistics.median(cpu) / statistics.median(floor), 2),
         "elements": round(statistics.median(elements)),
     }  # fmt: skip
+
+
+class Marks:
+    """The processor time of the page's main thread between two marks of one name, from a trace of the marks alone."""
+
+    def __init__(self, tools: Any) -> None:
+        self.tools, self.events, self.ended = tools, [], []
+        tools.on("Tracing.dataCollected", lambda found: self.events.extend(found["value"]))
+        tools.on("Tracing.tracingComplete", lambda said: self.ended.append(said))
+        tools.send("Tracing.start", {"traceConfig": {"includedCategories": ["blink.user_timing"]}})
+
+    def between(self, page: Any) -> dict[str, float]:
+        """Ends the trace; milliseconds by name."""
+        self.tools.send("Tracing.end")
+        while not self.ended:
+            page.wait_for_timeout(20)
+        times: dict[str, list[int]] = {}
+        for event in self.events:
+            if "tts" in event:
+                times.setdefault(event["name"], []).append(event["tts"])
+        return {name: (max(both) - min(both)) / 1000 for name, both in times.items()}
 
 
 def busy(tools: Any) -> float:

@@ -21,9 +21,9 @@ from kanary.app.api import chosen
 from kanary.app.export import FILLED, SLOT, html
 from kanary.app.library import Kept, Library
 from kanary.app.packing import packed
-from kanary.app.rounding import rounded
 from kanary.errors import KanaryError
 from kanary.features.formats import shared
+from kanary.features.rounding import rounded
 from kanary.sae import SAE
 from serving import SAE_, client, copied, get, indexed_run
 from test_app_guard import refused
@@ -233,9 +233,7 @@ def test_an_exported_file_holds_what_was_asked_for_and_no_token_can_end_its_data
     found = json.loads(gzip.decompress(base64.b64decode(data)))
     assert found["saes"][0]["evil"] == evil
     told = [index[i].to_json() for i in (3, 1)]
-    assert found == json.loads(
-        json.dumps(packed(found["saes"], [each | {"sae": shared(each["sae"])} for each in told]))
-    )
+    assert found == json.loads("".join(packed(found["saes"], [each | {"sae": shared(each["sae"])} for each in told])))
 
 
 def test_without_its_page_or_with_a_damaged_one_nothing_is_exported(index: kanary.FeatureIndex, tmp_path: Path) -> None:

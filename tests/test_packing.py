@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 import page_data as data
-from kanary.app.packing import packed
+from kanary.app import packing
+
+
+def packed(saes: list[dict[str, Any]], features: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a reader of the file finds."""
+    return dict(json.loads("".join(packing.packed(saes, features))))
 
 
 def unpacked(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -23,7 +28,8 @@ def _feature(short: dict[str, Any], tokens: list[str], windows: dict[str, Any]) 
     for i, window in enumerate(examples["window"]):
         activations = _pairs(examples["activations"][i])
         letters = [ord(letter) for letter in windows["text"][window]]
-        alike = [j for j, first in enumerate(examples["alike"]) if first == examples["alike"][i] and j != i]
+        firsts = examples["alike"] or range(len(examples["window"]))
+        alike = [j for j, first in enumerate(firsts) if first == firsts[i] and j != i]
         shown: list[Any] = ["top"] * (i in short["top"])
         made.append(
             {name: examples[name][i] for name in ("document", "position", "focus")}
@@ -31,7 +37,7 @@ def _feature(short: dict[str, Any], tokens: list[str], windows: dict[str, Any]) 
             | {
                 "tokens": [tokens[code - 32 - (2048 if code >= 0xE000 else 0)] for code in letters],
                 "activations": activations,
-                "effects": _pairs(examples["effects"][i]),
+                "effects": _pairs(examples["effects"][i]) if examples["effects"] else [],
                 "value": dict(map(tuple, activations))[examples["focus"][i]],
                 "repeats": alike,
                 "in": shown + [k for k, interval in enumerate(short["intervals"]) if i in interval],
@@ -78,12 +84,20 @@ def same(a: Any, b: Any, at: str = "") -> None:
 
 def test_nothing_is_lost_but_digits() -> None:
     features = [data.feature(latent, hostile=latent == 13) for latent in (3, 12, 13, 19)]
-    found = json.loads(json.dumps(packed([data.meta()], features)))
+    found = packed([data.meta()], features)
     for given, back in zip(features, unpacked(found), strict=True):
         focus = {each["tokens"][each["focus"]] for each in given["examples"]}
         near = {token: value for token, value in given["logits"]["near"].items() if token in focus}
         same(given | {"logits": given["logits"] | {"near": near}}, back)
     assert found["saes"] == [data.meta()]
+
+
+def test_what_no_example_has_is_not_written_for_each() -> None:
+    plain = data.feature(3)
+    plain = plain | {"examples": [each | {"effects": [], "repeats": []} for each in plain["examples"]]}
+    found = packed([], [plain])
+    assert found["features"][0]["examples"]["effects"] == found["features"][0]["examples"]["alike"] == []
+    same([each["repeats"] for each in plain["examples"]], [each["repeats"] for each in unpacked(found)[0]["examples"]])
 
 
 def test_a_window_that_many_examples_show_is_written_once() -> None:

@@ -21,7 +21,6 @@ from kanary.app.library import Entry, Kept, Library
 from kanary.app.openai import OpenAI, add_openai
 from kanary.app.orders import Orders
 from kanary.app.pages import STATIC, serve_page
-from kanary.app.rounding import rounded
 from kanary.app.search import LATEST, search, with_scores
 from kanary.app.search import Query as Search
 from kanary.app.streams import Desks
@@ -31,6 +30,7 @@ from kanary.app.watching import add_watching
 from kanary.errors import KanaryError
 from kanary.features.index import FeatureIndex
 from kanary.features.lists import listed
+from kanary.features.rounding import rounded
 
 VERSION = version("kanary")
 WAITING = 64

@@ -8,9 +8,9 @@ import torch
 
 from kanary.app.lanes import Stop
 from kanary.app.places import Stretch, stretches
-from kanary.app.rounding import rounded
 from kanary.errors import KanaryError
 from kanary.features.index import FeatureIndex
+from kanary.features.rounding import rounded
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
 

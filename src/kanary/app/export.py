@@ -1,8 +1,7 @@
 """Features in one file that opens offline: the page with its data inside."""
 
 import base64
-import gzip
-import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kanary.features.index import FeatureIndex
 from kanary.files import write_text
 
 SLOT = '<script type="application/json" id="kanary-data"></script>'
+GZIP = 31  # zlib's number for a gzip file around the largest window
 FILLED = '<script type="application/json" id="kanary-data">{}</script>'
 
 
@@ -25,7 +25,8 @@ def html(index: FeatureIndex, latents: Iterable[int], static: Path = STATIC) -> 
     Raises:
         KanaryError: this copy of Kanary comes without its page.
     """
-    return page([shared(index.meta)], (_feature(index, latent) for latent in latents), static)
+    about = shared(index.meta)
+    return page([about], (_feature(index, latent) | {"sae": about["sae"]} for latent in latents), static)
 
 
 def page(saes: Sequence[Mapping[str, Any]], features: Iterable[Mapping[str, Any]], static: Path = STATIC) -> str:
@@ -64,10 +65,11 @@ def _feature(index: FeatureIndex, latent: int) -> dict[str, Any]:
     found = index[latent].to_json()
     if found["explanation"]:
         found["explanation"]["by"] = shared(found["explanation"]["by"])  # a model, perhaps by its folder
-    return found | {key: shared(found[key]) for key in ("sae", "twins")}
+    return found | {"twins": shared(found["twins"])}
 
 
-def _written(value: Any) -> str:
-    """JSON as gzip in base64: a third of the size, and a token that is ``</script>`` ends nothing."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
+def _written(json: Iterable[str]) -> str:
+    """Pieces of JSON as gzip in base64: a third of the size, and a token that is ``</script>`` ends nothing."""
+    work = zlib.compressobj(6, wbits=GZIP)
+    packed = b"".join(work.compress(piece.encode("utf-8", "replace")) for piece in json)
+    return base64.b64encode(packed + work.flush()).decode()

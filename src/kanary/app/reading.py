@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kanary.app.lanes import Stop
-from kanary.app.rounding import rounded
+from kanary.features.rounding import rounded
 from kanary.features.vocabulary import shown, token_bytes
 from kanary.lm import LanguageModel, trace
 from kanary.sae import SAE, SparseCodes

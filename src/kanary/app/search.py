@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kanary.app.places import strongest_tokens
-from kanary.app.rounding import rounded
 from kanary.features.index import FeatureIndex
+from kanary.features.rounding import rounded
 
 Sort = Literal["density", "maximum", "score", "cosine", "latent"]
 

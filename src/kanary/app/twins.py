@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kanary.activations.pool import generator
 from kanary.app.lanes import Stop
-from kanary.app.rounding import rounded
+from kanary.features.rounding import rounded
 
 BLOCK = 2**24
 """Cosines held at a time: 64 MB."""

@@ -81,18 +81,20 @@ class Arrays(Mapping[str, Array]):
             if not 2 <= length <= _MOST_HEADER:
                 raise ValueError(f"its header claims {length} bytes")
             self._entries = dict(_entries(json.loads(self._map[8 : 8 + length]), 8 + length, size))
+            self._views: dict[str, Array] = {}  # fast because a feature looks at forty of them
         except OSError as error:
             raise KanaryError(f"{path} cannot be read: {error.strerror or error}.") from error
         except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise KanaryError(f"{path} is damaged or cut short ({error}).") from error
 
     def __getitem__(self, name: str) -> Array:
-        try:
-            dtype, shape, offset = self._entries[name]
-        except KeyError:
-            raise KanaryError(f"{self.path} is damaged: it has no array {name!r}.") from None
-        found = np.frombuffer(self._map, dtype, math.prod(shape), offset)
-        return found.reshape(shape)
+        if name not in self._views:
+            try:
+                dtype, shape, offset = self._entries[name]
+            except KeyError:
+                raise KanaryError(f"{self.path} is damaged: it has no array {name!r}.") from None
+            self._views[name] = np.frombuffer(self._map, dtype, math.prod(shape), offset).reshape(shape)
+        return self._views[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -14,9 +14,10 @@ from kanary.features.arrays import Array, Arrays
 from kanary.features.feature import Example, Feature, Interval, finite
 from kanary.features.labels import Labels
 from kanary.features.learned import functions_of
+from kanary.features.rounding import rounded
 from kanary.features.selection import BINS, INTERVALS
 from kanary.features.sparsity import L0
-from kanary.features.text import CONTEXT, Text
+from kanary.features.text import Text
 from kanary.files import read_json, recover, verify
 
 FORMAT = 1
@@ -195,16 +196,15 @@ class FeatureIndex(Sequence[Feature]):
 
     def _shown(self, latent: int) -> tuple[tuple[Example, ...], list[int]]:
         stored, text = self._examples, self._text
-        span = range(int(self._offsets[latent]), int(self._offsets[latent + 1]))
-        rows = slice(span.start, span.stop)
+        rows = slice(*self._offsets[latent : latent + 2].tolist())
         windows, focus = stored["windows"][rows].tolist(), stored["focus"][rows].tolist()
         lists, values = stored["lists"][rows].tolist(), stored["values"][rows].tolist()
-        ids = text.ids[stored["windows"][rows]]
-        tokens, special, repeats = text.tokens(ids), text.special(ids), _repeats(ids, focus)
+        read = [text.read(window) for window in windows]
+        repeats = _repeats([window.around(at) for window, at in zip(read, focus, strict=True)])
         activations, effects = self._numbers("activation", rows), self._numbers("effect", rows)
         found = []
-        for i in range(len(span)):
-            document, position = text.locate(windows[i], focus[i])
+        for i, window in enumerate(read):
+            document, position = window.locate(focus[i])
             shown_in: list[str | int] = ["top"] if lists[i] >> INTERVALS & 1 else []
             found.append(
                 Example(
@@ -213,9 +213,9 @@ class FeatureIndex(Sequence[Feature]):
                     position,
                     focus[i],
                     values[i],
-                    tuple(tokens[i]),
-                    tuple(special[i]),
-                    tuple(text.starts(windows[i])),
+                    window.tokens,
+                    window.special,
+                    window.starts,
                     activations[i],
                     effects[i],
                     repeats[i],
@@ -287,8 +287,7 @@ class FeatureIndex(Sequence[Feature]):
         rows = slice(*self._offsets[latent : latent + 2].tolist())
         ids = self._text.near(shown["windows"][rows], shown["focus"][rows])
         values = columns["logit_near_values"][slice(*columns["logit_near_offsets"][latent : latent + 2].tolist())]
-        short = [float(f"{value:.3g}") for value in values.tolist()]  # as many digits as float16 has
-        return dict(zip(self._text.tokens(ids), short, strict=True))
+        return dict(zip(self._text.tokens(ids), rounded(values, 3), strict=True))  # as many digits as float16 has
 
     def _tokens(self, ids: Array, values: Array) -> list[dict[str, Any]]:
         rows = zip(self._text.tokens(ids), ids.tolist(), values.tolist(), strict=True)
@@ -327,16 +326,12 @@ def _interval(number: int, maximum: float, counts: list[int], fired: int, lists:
     return Interval(low, high, count, count / fired if fired else 0.0, shown)
 
 
-def _repeats(ids: Array, focus: list[int]) -> list[tuple[int, ...]]:
-    """For every example, a window of ``ids [n, window]``, the others with the same tokens around their focus."""
+def _repeats(around: list[tuple[int, bytes]]) -> list[tuple[int, ...]]:
+    """For every example the others with the same tokens around their focus."""
     groups: dict[tuple[int, bytes], list[int]] = {}
-    for i, at in enumerate(focus):
-        start = max(0, at - CONTEXT)
-        groups.setdefault((at - start, ids[i, start : at + CONTEXT + 1].tobytes()), []).append(i)
-    found: dict[int, tuple[int, ...]] = {}
-    for group in groups.values():
-        found |= {i: tuple(other for other in group if other != i) for i in group}
-    return [found[i] for i in range(len(focus))]
+    for i, same in enumerate(around):
+        groups.setdefault(same, []).append(i)
+    return [tuple(other for other in groups[same] if other != i) for i, same in enumerate(around)]
 
 
 def _meta(folder: Path) -> dict[str, Any]:

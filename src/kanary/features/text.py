@@ -1,8 +1,9 @@
 """The text of an index, stored once: windows of token ids, what each id stands for, and which documents lie where."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from kanary.features.vocabulary import packed, shown
 SEGMENTS = ("segment_starts", "segment_documents", "segment_positions")
 CONTEXT = 4
 """Tokens to either side of an example's focus that are shown before anybody asks for more."""
+KEPT = 2**19
+"""Tokens of the windows that were looked at last, which others are likely to show, too: 9 bytes each."""
 
 
 def write_text(
@@ -51,6 +54,32 @@ def _segments(chunk: Chunk) -> tuple[Array, Array, Array, Array]:
     return starts.astype(np.uint16), documents[rows, starts], positions[rows, starts], new.sum(1)
 
 
+class Window(NamedTuple):
+    """Tokens that the model saw at once."""
+
+    data: bytes
+    """Their ids, as they are stored."""
+    tokens: tuple[str, ...]
+    special: tuple[int, ...]
+    """Places of BOS, EOS and padding."""
+    starts: tuple[int, ...]
+    """Where another document begins, separators being part of what follows them."""
+    segments: tuple[list[int], list[int], list[int]]
+    """Of every segment where it begins, its document, and the position of its first token there."""
+
+    def locate(self, at: int) -> tuple[int, int]:
+        """Document of a token, and its position there."""
+        begins, documents, positions = self.segments
+        i = bisect_right(begins, at) - 1
+        return documents[i], positions[i] + at - begins[i]
+
+    def around(self, at: int) -> tuple[int, bytes]:
+        """What is the same of two places with the same tokens within :data:`CONTEXT`."""
+        size = len(self.data) // len(self.tokens)
+        start = max(0, at - CONTEXT)
+        return at - start, self.data[start * size : (at + CONTEXT + 1) * size]
+
+
 class Text:
     """Reads what :func:`write_text` wrote."""
 
@@ -61,6 +90,7 @@ class Text:
         self._offsets = self.arrays["segment_offsets"]
         self._starts, self._documents, self._positions = (self.arrays[name] for name in SEGMENTS)
         self._special_ids = special_ids
+        self._windows: dict[int, Window] = {}
         self._bytes, self._ends = self.arrays["token_bytes"].tobytes(), self.arrays["token_offsets"]
         self._shown = np.full(len(self._ends) - 1, None, object)  # filled as tokens are met
         self._known = np.zeros(len(self._shown), bool)
@@ -85,12 +115,23 @@ class Text:
         """Raises IndexError where there is no such token."""
         return str(self.tokens(np.array([id]))[0])
 
-    def special(self, ids: Array) -> list[list[int]]:
-        """Where ``ids [n, window]`` are BOS, EOS or padding."""
-        found: list[list[int]] = [[] for _ in ids]
-        for row, at in zip(*np.isin(ids, self._special_ids).nonzero(), strict=True):
-            found[row].append(int(at))
+    def read(self, window: int) -> Window:
+        """A window; the same object as long as it is kept."""
+        found = self._windows.get(window)
+        if found is None:
+            while len(self._windows) >= max(1, KEPT // self.window):
+                self._windows.pop(next(iter(self._windows)), None)
+            found = self._windows[window] = self._read(window)
         return found
+
+    def _read(self, window: int) -> Window:
+        ids, span = self.ids[window], slice(*self._offsets[window : window + 2].tolist())
+        begins, documents, positions = (
+            column[span].tolist() for column in (self._starts, self._documents, self._positions)
+        )
+        starts = tuple(begins[i] for i in range(1, len(begins)) if documents[i] != documents[i - 1])
+        special = tuple(np.isin(ids, self._special_ids).nonzero()[0].tolist())
+        return Window(ids.tobytes(), tuple(self.tokens(ids)), special, starts, (begins, documents, positions))
 
     def near(self, windows: Array, focus: Array) -> Array:
         """The different tokens within :data:`CONTEXT` of places ``focus [n]`` of ``windows [n]``, in the order of their ids."""
@@ -99,19 +140,6 @@ class Text:
         ids = self.ids[windows[:, None], at.clip(0, self.window - 1)]
         found: Array = np.unique(ids[inside])
         return found
-
-    def starts(self, window: int) -> list[int]:
-        """Where another document begins, separators being part of what follows them."""
-        span = self._span(window)
-        documents, starts = self._documents[span], self._starts[span]
-        return [int(starts[i]) for i in range(1, len(starts)) if documents[i] != documents[i - 1]]
-
-    def locate(self, window: int, at: int) -> tuple[int, int]:
-        """Document of a token, and its position there."""
-        span = self._span(window)
-        starts = self._starts[span]
-        i = span.start + int(np.searchsorted(starts, at, side="right")) - 1
-        return int(self._documents[i]), int(self._positions[i]) + at - int(self._starts[i])
 
     def places(self, window: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Document of every token of a window, and its position there, ``[window]`` each; -1 of a separator put in."""

@@ -12,8 +12,8 @@ interface PackedExamples {
   position: number[];
   focus: number[];
   activations: number[][]; // distance from the place before, value, distance, value, …
-  effects: number[][];
-  alike: number[]; // the first example that shows the same tokens
+  effects: number[][]; // empty where no token has one
+  alike: number[]; // the first example that shows the same tokens; empty where none does
 }
 
 type PackedLogits = Omit<Logits, 'histogram'> & { histogram: { low?: number; high?: number; counts: number[] } };

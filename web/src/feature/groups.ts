@@ -7,6 +7,7 @@ export interface Row {
   key: string; // unique on the page: list, then index of the example
   at: number; // index into feature.examples
   example: Example;
+  maximum: number; // of its feature, which colours are shares of
 }
 
 export interface Group {
@@ -20,7 +21,7 @@ export function groupsOf(feature: Feature, chosen: number | null): Group[] {
   const rows = (id: string, examples: number[]): Row[] =>
     examples.flatMap((at) => {
       const example = feature.examples[at];
-      return example ? [{ key: `${id}-${at}`, at, example }] : [];
+      return example ? [{ key: `${id}-${at}`, at, example, maximum: feature.maximum }] : [];
     });
   const intervals = feature.intervals.map((interval, i): Group => ({
     id: `interval-${i}`,
