@@ -1,111 +1,114 @@
-"""How long it takes to explain features by rules and to give them every score that needs no language model.
+"""What ``kanary explain`` costs without a language model: the whole command, start and reading included.
 
-    python bench/explain.py runs/first --features 1000 --json
+    python bench/explain.py runs/first --features 1000 --workers 1,2 --repeat 2
 
-The run needs an index. One pass reads ``--tokens`` of the index's text; then, feature by feature, evidence is drawn, a rule is
-learned and scored: detection, fuzzing, intruder, simulation, examples, rubric. No controls. Target: under 60 s for 1,000
-features of the demo's SAE on two quiet cores. Surprisal, for which the model reads every excerpt behind the explanation, is
-measured apart, on ``--surprisal`` of the features: ``surprisal_ms`` for each.
+The run needs an index; it is copied first, because what is found is kept with it. Rules, and every score that runs no model
+(``--scorers``), without controls. Target: under 60 s for 1,000 features of the demo's SAE on two quiet cores.
 
-``read_s`` is the pass, ``ms_per_feature`` the rest, in wall-clock time and, for a machine that is busy with other work, in
-processor time of all threads (``_cpu``); ``total_s`` and ``total_cpu_s`` are those of the whole job but the model's loading.
-``added_mb`` is what the job adds to the process' most memory after loading.
+A line for each number of processes: ``clock_s`` and ``cpu_s`` (of all processes) are the medians of ``--repeat`` runs,
+``x_one`` the clock of the first line by that of this one, ``peak_mb`` the most memory of all processes together (Linux only;
+what they share is counted once), ``cpu_ms_per_feature`` the processor time that a feature adds, by a run of a tenth of them.
 """
 
 import argparse
-import asyncio
 import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from train_step import peak_mb
+SCORERS = "detection,fuzzing,intruder,simulation,examples,rubric"
 
-from kanary.evaluation.inputs import open_saes
-from kanary.explain.controls import Judging
-from kanary.explain.embedding import Embedding
-from kanary.explain.evidence import gather
-from kanary.explain.judges import EmbeddingJudge, RuleJudge
-from kanary.explain.pool import Pool, Subject, read_pools
-from kanary.explain.rule import RuleExplainer
-from kanary.explain.scorers import Detection, Examples, Fuzzing, Intruder, RubricGrade, Simulation
-from kanary.explain.surprisal import Surprisal
-from kanary.explain.types import Failed
-from kanary.explain.vocabulary import Vocabulary
-from kanary.features.index import FeatureIndex
-from kanary.features.lists import listed
-from kanary.lm import load_model
-from kanary.text.labelled.reader import labelled_text
+
+class Cost(NamedTuple):
+    """Of one command."""
+
+    clock_s: float
+    cpu_s: float
+    peak_mb: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
-    parser.add_argument("--model")
-    parser.add_argument("--sae")
+    parser.add_argument("--sae", help="name of the SAE, where the run has several")
     parser.add_argument("--features", type=int, default=1000)
-    parser.add_argument("--tokens", type=int, default=100_000)
-    parser.add_argument("--surprisal", type=int, default=50)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--scorers", default=SCORERS)
+    parser.add_argument("--workers", default="1,2", help="processes, commas between")
+    parser.add_argument("--repeat", type=int, default=1)
     given = parser.parse_args()
-    index = FeatureIndex.open(given.run, given.sae)
-    sae = open_saes(given.run)[str(index.meta["sae"]["name"])]
-    lm = load_model(given.model or str(sae.config.trained_on["model"]))
-    latents, alive = listed(index, f"alive:{given.features}"), index.columns()["fired"] > 0
-    vocabulary = Vocabulary.of(tuple(index.text.tokens(np.arange(lm.vocab_size))), lm.special_ids)
-    before = peak_mb()
-    wall, cpu = time.perf_counter(), time.process_time()
-    labels = str(index.meta["text"]) if labelled_text(str(index.meta["text"])) else None
-    subjects = [Subject(sae, latents, alive)]
-    (pool,) = read_pools(index.text, index.meta["special_ids"], lm, subjects, labels=labels, tokens=given.tokens)
-    read_wall, read_cpu = time.perf_counter() - wall, time.process_time() - cpu
-    embedding = Embedding(["".join(row) for row in pool.text.tokens(np.maximum(pool.pieces.ids[::10], 0))])
-    rule, words = RuleJudge(), EmbeddingJudge(embedding)
-    judging = Judging(
-        [
-            (Detection(), rule),
-            (Fuzzing(), rule),
-            (Intruder(), words),
-            (Simulation(), rule),
-            (Examples(embedding), rule),
-            (RubricGrade(), rule),
-        ]
-    )
-    explained = asyncio.run(_all(latents, pool, RuleExplainer(vocabulary, pool.concepts), judging))
-    total_wall, total_cpu = time.perf_counter() - wall, time.process_time() - cpu
-    found = {
-        "features": len(latents),
-        "explained": explained,
-        "tokens": pool.tokens,
-        "read_s": read_wall,
-        "read_cpu_s": read_cpu,
-        "ms_per_feature": 1000 * (total_wall - read_wall) / len(latents),
-        "ms_per_feature_cpu": 1000 * (total_cpu - read_cpu) / len(latents),
-        "total_s": total_wall,
-        "total_cpu_s": total_cpu,
-        "added_mb": peak_mb() - before,
-    }
-    if some := latents[:: max(1, len(latents) // given.surprisal)] if given.surprisal else []:
-        wall, cpu = time.perf_counter(), time.process_time()
-        only = Judging([(Surprisal(lm), rule)])
-        asyncio.run(_all(some, pool, RuleExplainer(vocabulary, pool.concepts), only))
-        found["surprisal_ms"] = 1000 * (time.perf_counter() - wall) / len(some)
-        found["surprisal_ms_cpu"] = 1000 * (time.process_time() - cpu) / len(some)
-    if given.json:
-        print(json.dumps(found, indent=2))
-    else:
-        print("\n".join(f"{name:20} {value:,.1f}" for name, value in found.items()))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(given.run, Path(folder) / "run")
+        for line in lines(copy, given):
+            print(json.dumps(line), flush=True)
 
 
-async def _all(latents: list[int], pool: Pool, explainer: RuleExplainer, judging: Judging) -> int:
-    done = 0
-    for latent in latents:
-        evidence = gather(pool, latent)
-        try:
-            await judging.scores(await explainer.explain(evidence), evidence)
-        except Failed:
-            continue
-        done += 1
-    return done
+def lines(run: Path, given: argparse.Namespace) -> Iterator[dict[str, float]]:
+    first = 0.0
+    few = max(1, given.features // 10)
+    for workers in map(int, given.workers.split(",")):
+        costs = [cost(command(run, given, given.features, workers)) for _ in range(given.repeat)]
+        clock, cpu, peak = (statistics.median(column) for column in zip(*costs, strict=True))
+        less = cost(command(run, given, few, workers))
+        first = first or clock
+        yield {
+            "workers": workers,
+            "features": given.features,
+            "clock_s": round(clock, 1),
+            "cpu_s": round(cpu, 1),
+            "x_one": round(first / clock, 2),
+            "peak_mb": round(peak),
+            "cpu_ms_per_feature": round(1000 * (cpu - less.cpu_s) / max(1, given.features - few), 1),
+            "repeat": given.repeat,
+        }
+
+
+def command(run: Path, given: argparse.Namespace, features: int, workers: int) -> list[str]:
+    kanary = [sys.executable, "-c", "from kanary.cli import main; main()"]
+    words = ["explain", str(run), "--features", f"alive:{features}", "--scorers", given.scorers, "--controls", "0"]
+    named = ["--sae", given.sae] if given.sae else []
+    return [*kanary, *words, *named, "--workers", str(workers), "--out", str(run / "bench")]
+
+
+def cost(words: list[str]) -> Cost:
+    """Runs the command to its end."""
+    before, start, peak = _cpu(), time.perf_counter(), 0.0
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            peak = max(peak, sum(map(_memory_mb, _tree(process.pid))))
+            time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}: status {process.returncode}")
+    return Cost(time.perf_counter() - start, _cpu() - before, peak)
+
+
+def _cpu() -> float:
+    """Seconds of processor time of all processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in _tree(int(child)))]
+
+
+def _memory_mb(pid: int) -> float:
+    """Of a process, what it shares by its part of it."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 if __name__ == "__main__":

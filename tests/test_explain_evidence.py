@@ -13,7 +13,7 @@ import torch
 from explain_world import CAKE, DOT, OF, PIECE, SEVEN, VOCABULARY, after, indexed, on, pool
 from kanary.explain.evidence import TEST, gather
 from kanary.explain.patterns import Condition, Pattern, PatternRule
-from kanary.explain.pool import LENGTH, Subject, read_pools
+from kanary.explain.pool import LENGTH, ConceptMarks, Subject, read_pools
 from kanary.explain.rule import RuleExplainer, learn
 from kanary.explain.types import Excerpt, Half
 from kanary.explain.vocabulary import Vocabulary, kind_of
@@ -21,6 +21,7 @@ from kanary.explain.words import sentence, title
 from kanary.features.index import FeatureIndex
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
+from kanary.text.windows import encode
 from runs import kanary
 
 WORLD = pool([after(PIECE, OF), on(CAKE), on(SEVEN), on(DOT, CAKE)])
@@ -130,6 +131,21 @@ def test_a_rule_runs_on_new_text() -> None:
     other = Excerpt(0, 0, 0, 7, np.array([3, OF, 5, OF, CAKE, 5]), tuple("abcdef"), np.zeros(6, np.float32))
     assert rule.holds([other])[0] < 0.5
     assert rule.values([]) == []
+
+
+def test_a_rule_reads_any_text(tiny_lm: LanguageModel) -> None:
+    vocabulary = Vocabulary.of(tuple(tiny_lm.tokenizer.decode([id]) for id in range(tiny_lm.vocab_size)))
+    ids = encode(tiny_lm, [text := "the cat sat on the mat"])[0]
+    marks = ConceptMarks(("weather",), 8, {0: 0}, np.full((1, 8, 1), 255, np.uint8))
+    patterns = (
+        Pattern((Condition("concept", 0, 0),), 1.0, 9.0, 0.5),  # nobody knows whether it holds here
+        Pattern((Condition("token", 0, ids[1]), Condition("token", 1, ids[0])), 0.5, 8.0, 0.5),
+        Pattern((Condition("first", 0, 1),), 0.5, 4.0, 0.5),
+    )
+    read = PatternRule(patterns, 0.25, 0.5, vocabulary, marks).read(tiny_lm, text)
+    assert [token for token, _ in read] == [vocabulary.texts[id] for id in ids]
+    assert [value for _, value in read] == [2.0, 4.0, *[0.25] * (len(ids) - 2)]
+    assert PatternRule(patterns, 0.25, 0.5, vocabulary, marks).read(tiny_lm, "") == []
 
 
 PIECES = Vocabulary.of((" the", " piece", "ower", "s", " s", ".", " ", "\n", " 7"))

@@ -52,7 +52,7 @@ class Explained:
         for name, (r, n) in self.agreement.items():
             if r.value is not None and r.low is not None:
                 found.append(
-                    f"{name} goes with the F1 of the best concept by a rank correlation of {r.value:.2f} "
+                    f"Rank correlation of {name} with the F1 of the best concept: {r.value:.2f} "
                     f"[{r.low:.2f}, {r.high:.2f}] (n {n})."
                 )
         reasons = Counter(self.failed.values())

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from kanary.explain.pool import LENGTH, ConceptMarks
 from kanary.explain.types import Excerpt
 from kanary.explain.vocabulary import Vocabulary
+from kanary.lm import LanguageModel
+from kanary.text.windows import encode
 
 What = Literal["token", "word", "kind", "first", "concept"]
 EARLIER = 99
@@ -122,6 +124,19 @@ class PatternRule:
     vocabulary: Vocabulary
     marks: ConceptMarks | None = None
     """Needed where a pattern speaks of a concept."""
+
+    def read(self, lm: LanguageModel, text: str) -> list[tuple[str, float]]:
+        """Every token of any text, read as the start of a document, and the activation that is expected there, 0 to 10.
+
+        Patterns that speak of a concept match nothing: nobody has labelled the text.
+
+        Args:
+            lm: the model that the SAE reads; only its tokenizer is used.
+        """
+        ids = np.array(encode(lm, [text])[0], np.int64)
+        tokens = tuple(self.vocabulary.texts[id] for id in ids.tolist())
+        (values,) = self.values([Excerpt(-1, 0, -1, 0, ids, tokens, np.zeros(len(ids), np.float32))])
+        return list(zip(tokens, values.tolist(), strict=True))
 
     def values(self, excerpts: Sequence[Excerpt]) -> list[NDArray[np.float32]]:
         """For every excerpt ``[length]``: the expected activation, 0 to 10."""
