@@ -142,10 +142,11 @@ def test_a_rule_reads_any_text(tiny_lm: LanguageModel) -> None:
         Pattern((Condition("token", 0, ids[1]), Condition("token", 1, ids[0])), 0.5, 8.0, 0.5),
         Pattern((Condition("first", 0, 1),), 0.5, 4.0, 0.5),
     )
-    read = PatternRule(patterns, 0.25, 0.5, vocabulary, marks).read(tiny_lm, text)
+    rule = PatternRule(patterns, 0.25, 0.5, vocabulary, marks)
+    read = rule.read(tiny_lm, text)
     assert [token for token, _ in read] == [vocabulary.texts[id] for id in ids]
     assert [value for _, value in read] == [2.0, 4.0, *[0.25] * (len(ids) - 2)]
-    assert PatternRule(patterns, 0.25, 0.5, vocabulary, marks).read(tiny_lm, "") == []
+    assert rule.read(tiny_lm, "") == rule.values([]) == []
 
 
 PIECES = Vocabulary.of((" the", " piece", "ower", "s", " s", ".", " ", "\n", " 7"))

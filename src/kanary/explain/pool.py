@@ -126,7 +126,7 @@ class ConceptMarks:
     def at(self, windows: Sequence[int], starts: Sequence[int], length: int) -> NDArray[np.uint8]:
         """``[n, length, concepts / 8]``, a bit each; nothing holds after a window's end, or in one that was not read."""
         rows = np.array([self.row.get(window, -1) for window in windows], np.int64)[:, None]
-        places = np.asarray(starts)[:, None] + np.arange(length)
+        places = np.asarray(starts, np.int64)[:, None] + np.arange(length)
         inside = (places < self.window) & (rows >= 0)
         found: NDArray[np.uint8] = self.packed[rows, np.where(inside, places, 0)] * inside[..., None]
         return found
