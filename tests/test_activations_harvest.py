@@ -1,12 +1,14 @@
 """A harvest writes the same bytes however often it is stopped, and what is wrong is said before work is lost."""
 
+import functools
 import json
 import random
-import subprocess
-import sys
+import resource
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,10 @@ from kanary.activations.harvest import HarvestConfig, config_sites, harvest, pre
 from kanary.activations.live import LiveActivations
 from kanary.activations.store import ActivationStore
 from kanary.errors import KanaryError
+from kanary.files import exclusive
 from kanary.lm import LanguageModel, load_model
 from kanary.text import open_text
+from runs import Child, context, flags
 
 SITES = "resid_post.1,mlp_out.0"
 WORDS = [
@@ -78,16 +82,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def child(code: str, config: HarvestConfig) -> "subprocess.Popen[str]":
-    """Runs ``code`` with ``config`` in a process of its own."""
-    given = {name: str(v) if isinstance(v, Path) else v for name, v in vars(config).items()}
-    setup = (
-        "import json, sys; from kanary.config import from_mapping; from kanary.errors import KanaryError\n"
-        "from kanary.activations.harvest import HarvestConfig, harvest\n"
-        "config = from_mapping(HarvestConfig, json.loads(sys.argv[1]))\n"
-    )
-    arguments = [sys.executable, "-c", setup + code, json.dumps(given)]
-    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def words(config: HarvestConfig) -> list[str]:
+    """The command that harvests what ``config`` says."""
+    names = ("model", "text", "site", "out", "device", "window", "lm_batch", "shard", "tokens")
+    return ["harvest", *flags({name: getattr(config, name) for name in names})]
 
 
 def shards_written(folder: Path) -> int:
@@ -128,12 +126,11 @@ def test_a_harvest_killed_again_and_again_ends_in_the_same_bytes(config: Harvest
     chance = random.Random(0)
     killed = []
     for goal in (0, 5, 15):
-        process = child("harvest(config)", config)
-        while process.poll() is None and shards_written(config.out) <= goal:
-            time.sleep(0.001)
+        child = Child(words(config), tmp_path / "logs")
+        child.until(lambda goal=goal: shards_written(config.out) > goal)  # type: ignore[misc,arg-type]
         time.sleep(chance.random() * 0.01)
-        process.kill()
-        process.communicate()
+        child.send(signal.SIGKILL)
+        child.wait()
         killed.append(ActivationStore.open(config.out).complete)
     assert killed[0] is False
     harvest(config).verify()
@@ -142,16 +139,9 @@ def test_a_harvest_killed_again_and_again_ends_in_the_same_bytes(config: Harvest
 
 def test_a_full_disk_loses_nothing_that_was_written(config: HarvestConfig, tmp_path: Path) -> None:
     """The limit on the size of a file makes real writes fail half-way, as a full disk does."""
-    code = (
-        "import resource\n"
-        "from dataclasses import replace\n"
-        "harvest(replace(config, tokens=300))\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
-        "try: harvest(config)\n"
-        "except KanaryError as error: print(error)\n"
-    )
-    process = child(code, config)
-    message, _ = process.communicate()
+    harvest(replace(config, tokens=300), quiet=True)
+    small = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    message = Child(words(config), tmp_path / "logs", small).wait().message
     assert "disk is full" in message
     assert "shard-00002.safetensors" in message
     assert config.out is not None
@@ -176,15 +166,21 @@ def test_the_predicted_size_is_the_size(tiny_lm: LanguageModel, config: HarvestC
     assert predicted <= store.n_bytes < predicted * 1.02
 
 
+def _hold(folder: Path, held: Any) -> None:
+    with exclusive(folder):
+        held.set()
+        signal.pause()
+
+
 def test_a_second_process_is_refused_while_one_writes(tiny_lm: LanguageModel, config: HarvestConfig) -> None:
-    code = "from kanary.files import exclusive\nwith exclusive(config.out): print('held', flush=True); sys.stdin.read()"
-    process = child(code, config)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+    held = context.Event()
+    process = context.Process(target=_hold, args=(config.out, held))
+    process.start()
+    assert held.wait(240)
     with pytest.raises(KanaryError, match=f"in use by another process .id {process.pid}"):
         harvest(config, tiny_lm)
     process.kill()
-    process.communicate()
+    process.join()
     assert harvest(config, tiny_lm).complete
 
 
