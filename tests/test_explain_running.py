@@ -119,3 +119,19 @@ def test_a_notebook_gets_the_answer_and_the_error() -> None:
             finished(wrong())
 
     asyncio.run(notebook())
+
+
+def test_what_a_job_found_is_not_written_out_on_the_way() -> None:
+    """Python 3.11 does so with what a task returns, however large, when it gives Ctrl-C back: 9 s for 1,000 features."""
+    written: list[int] = []
+
+    class Large:
+        def __repr__(self) -> str:
+            written.append(1)
+            return "large"
+
+    async def job() -> Large:
+        return Large()
+
+    assert isinstance(finished(job()), Large)
+    assert not written

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from kanary.errors import KanaryError
@@ -43,19 +43,27 @@ async def each(
 
 def finished(job: Coroutine[Any, Any, T]) -> T:
     """Runs ``job`` to its end, in a thread of its own where this one already has a loop, as a notebook's has."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(job)
     found: list[T] = []
-    failed: list[BaseException] = []
     begun: list[Callable[[], object]] = []
 
     async def work() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         begun.append(lambda: loop.call_soon_threadsafe(task.cancel))
-        found.append(await job)
+        found.append(await job)  # not returned: Python 3.11 writes out a task's result when it takes back Ctrl-C
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(work())
+    else:
+        _elsewhere(work, begun)
+    return found[0]
+
+
+def _elsewhere(work: Callable[[], Coroutine[Any, Any, None]], begun: Sequence[Callable[[], object]]) -> None:
+    """Runs ``work`` in another thread; ``begun``, once it is under way, ends it."""
+    failed: list[BaseException] = []
 
     def run() -> None:
         try:
@@ -74,4 +82,3 @@ def finished(job: Coroutine[Any, Any, T]) -> T:
         raise
     if failed:
         raise failed[0]
-    return found[0]
