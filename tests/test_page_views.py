@@ -208,9 +208,13 @@ def test_the_map_is_walked_with_the_keyboard(reader: Reader) -> None:
     assert not reader.complaints()
 
 
+def write_page(file: Path, features: list[dict[str, Any]]) -> None:
+    file.write_text("".join(page_of([data.meta()], features)), encoding="utf-8")
+
+
 def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> None:
     file = tmp_path / "features.html"
-    file.write_text(page_of([data.meta()], [data.feature(3), data.feature(13, hostile=True)]), encoding="utf-8")
+    write_page(file, [data.feature(3), data.feature(13, hostile=True)])
     reader.complaints()
     asked = len(reader.server.asked)
     with reader.reading(file.as_uri()) as page:
@@ -258,7 +262,7 @@ def plain(shown: Any) -> str:
 @pytest.mark.parametrize("latent", [3, 12, 19])
 def test_a_feature_is_shown_from_a_file_as_it_is_from_a_server(reader: Reader, tmp_path: Path, latent: int) -> None:
     file = tmp_path / "features.html"
-    file.write_text(page_of([data.meta()], [data.feature(13, hostile=True), data.feature(latent)]), encoding="utf-8")
+    write_page(file, [data.feature(13, hostile=True), data.feature(latent)])
     found = []
     for address in (f"#/f/demo/topk/{latent}", f"{file.as_uri()}#/f/demo/topk/{latent}"):
         with reader.reading(address) as page:

@@ -90,7 +90,7 @@ _WHOLE = {"histogram", "intervals", "logits", "examples", "top", "sae", "human"}
 
 def _examples(examples: Sequence[Mapping[str, Any]], text: _Text) -> dict[str, Any]:
     """Lists of what each of them has; an empty one where none has anything."""
-    alike = [min([i, *each["repeats"]]) for i, each in enumerate(examples)]
+    alike = [min(i, *each["repeats"]) if each["repeats"] else i for i, each in enumerate(examples)]
     return {
         "window": [text.add(each) for each in examples],
         **{name: [each[name] for each in examples] for name in ("document", "position", "focus")},

@@ -18,7 +18,7 @@ from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
 from kanary.sae import SAE
 
-ROWS = 1024
+ROWS = 256
 """Latents treated at a time."""
 BLOCK = 2**24
 """Numbers in the largest block held at a time, of cosines or logit weights."""

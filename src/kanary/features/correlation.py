@@ -19,8 +19,10 @@ from kanary.sae import SparseCodes
 
 PRODUCTS = 2**28
 """Products that are added up: some seconds on a CPU."""
-BLOCK = 2**28
-"""Bytes of sums held at a time."""
+LEAST, BLOCK = 2**24, 2**28
+"""Bytes of sums held at a time: an eighth of all, between these two."""
+PASSES = 8
+"""Over the codes, where an eighth lies between these."""
 PIECE = 2**20
 """Numbers of a piece of these that is worked on."""
 DENSE = 1024
@@ -112,7 +114,8 @@ def correlated(
 
 
 def _blocks(sizes: tuple[int, int]) -> Iterator[slice]:
-    rows = max(1, BLOCK // (8 * sizes[1]))
+    held = min(BLOCK, max(LEAST, 8 * sizes[0] * sizes[1] // PASSES))
+    rows = max(1, held // (8 * sizes[1]))
     return (slice(start, min(start + rows, sizes[0])) for start in range(0, sizes[0], rows))
 
 
@@ -134,7 +137,7 @@ def _products(text: Text, rows: slice, columns: int, every: int) -> Tensor:
         if not torch.backends.mkl.is_available():
             _add_by_dense(total, _sparse(first, rows.stop), _sparse(second, columns), rows)
             continue
-        firings, matrix = _ByLatent(first), _matrix(second, columns)
+        firings, matrix = _ByLatent(first, rows), _matrix(second, columns)
         for start, piece in zip(*_pieces(total), strict=True):
             here = firings.transposed(rows.start + start, rows.start + start + len(piece))
             torch.addmm(piece, here, matrix, out=piece)  # `here @ matrix` would never give its memory back (torch 2.13)
@@ -169,28 +172,29 @@ def _pieces(matrix: Tensor) -> tuple[range, tuple[Tensor, ...]]:
 
 def _matrix(codes: Codes, columns: int) -> Tensor:
     """``[tokens, columns]`` in compressed rows."""
-    offsets = torch.from_numpy(np.concatenate([[0], codes.counts.cumsum(dtype=np.int64)]))
+    offsets = torch.from_numpy(np.concatenate([[0], codes.counts.cumsum()]).astype(np.int32))
     latents, values = (
-        torch.from_numpy(codes.latents.astype(np.int64)),
+        torch.from_numpy(codes.latents.astype(np.int32)),
         torch.from_numpy(codes.values.astype(np.float64)),
     )
     return torch.sparse_csr_tensor(offsets, latents, values, (len(codes.counts), columns), check_invariants=False)
 
 
 class _ByLatent:
-    """The firings of some tokens, latent after latent."""
+    """The firings of the latents ``rows`` on some tokens, latent after latent."""
 
-    def __init__(self, codes: Codes) -> None:
-        order = np.argsort(codes.latents, kind="stable")
-        self.tokens, self.latents = len(codes.counts), codes.latents[order].astype(np.int64)
-        self.at = np.repeat(np.arange(self.tokens), codes.counts)[order]
-        self.values = codes.values[order].astype(np.float64)
+    def __init__(self, codes: Codes, rows: slice) -> None:
+        here = ((codes.latents >= rows.start) & (codes.latents < rows.stop)).nonzero()[0]
+        here = here[np.argsort(codes.latents[here], kind="stable")]
+        self.tokens, self.latents = len(codes.counts), codes.latents[here].astype(np.int32)
+        self.at = np.repeat(np.arange(self.tokens, dtype=np.int32), codes.counts)[here]
+        self.values = codes.values[here].astype(np.float64)
 
     def transposed(self, first: int, last: int) -> Tensor:
         """``[last - first, tokens]`` in compressed rows."""
-        a, b = np.searchsorted(self.latents, [first, last])
+        a, b = np.searchsorted(self.latents, np.array([first, last], np.int32))
         counts = np.bincount(self.latents[a:b] - first, minlength=last - first)
-        offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
+        offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int32))
         at, values = torch.from_numpy(self.at[a:b]), torch.from_numpy(self.values[a:b])
         return torch.sparse_csr_tensor(offsets, at, values, (last - first, self.tokens), check_invariants=False)
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,11 @@ class FeatureIndex(Sequence[Feature]):
     def _feature(self, latent: int) -> Feature:
         columns, fired = self._columns, int(self._fired[latent])
         maximum, counts = float(columns["maximum"][latent]), columns["histogram"][latent].tolist()
-        examples, lists = self._shown(latent)
-        by_value = sorted(range(len(examples)), key=lambda i: (-examples[i].value, i))
+        examples = self._shown(latent)
+        shown_in: dict[str | int, list[int]] = {}
+        for i, example in enumerate(examples):
+            for name in example.lists:
+                shown_in.setdefault(name, []).append(i)
         return Feature(
             latent,
             len(self),
@@ -173,8 +176,8 @@ class FeatureIndex(Sequence[Feature]):
             float(columns["total"][latent]) / fired if fired else None,
             {"edges": edges(maximum, BINS), "counts": counts},
             examples,
-            tuple(i for i in by_value if lists[i] >> INTERVALS & 1),
-            tuple(_interval(i, maximum, counts, fired, lists) for i in range(INTERVALS)),
+            tuple(sorted(shown_in.get("top", ()), key=lambda i: (-examples[i].value, i))),
+            tuple(_interval(i, maximum, counts, fired, tuple(shown_in.get(i, ()))) for i in range(INTERVALS)),
             self._logits(latent),
             self._neurons(latent),
             {
@@ -194,7 +197,7 @@ class FeatureIndex(Sequence[Feature]):
         found = self.labels.explanations(latent)
         return {key: found[0][key] for key in ("text", "title", "by", "scores")} if found else None
 
-    def _shown(self, latent: int) -> tuple[tuple[Example, ...], list[int]]:
+    def _shown(self, latent: int) -> tuple[Example, ...]:
         stored, text = self._examples, self._text
         rows = slice(*self._offsets[latent : latent + 2].tolist())
         windows, focus = stored["windows"][rows].tolist(), stored["focus"][rows].tolist()
@@ -205,7 +208,6 @@ class FeatureIndex(Sequence[Feature]):
         found = []
         for i, window in enumerate(read):
             document, position = window.locate(focus[i])
-            shown_in: list[str | int] = ["top"] if lists[i] >> INTERVALS & 1 else []
             found.append(
                 Example(
                     windows[i],
@@ -219,10 +221,10 @@ class FeatureIndex(Sequence[Feature]):
                     activations[i],
                     effects[i],
                     repeats[i],
-                    (*shown_in, *(k for k in range(INTERVALS) if lists[i] >> k & 1)),
+                    _lists(lists[i]),
                 )
             )
-        return tuple(found), lists
+        return tuple(found)
 
     def _numbers(self, kind: str, rows: slice) -> list[tuple[tuple[int, float], ...]]:
         ends = self._examples[f"{kind}_offsets"][rows.start : rows.stop + 1].tolist()
@@ -318,11 +320,16 @@ def edges(maximum: float, bins: int) -> list[float]:
     return [maximum * (i / bins) for i in range(bins + 1)]
 
 
-def _interval(number: int, maximum: float, counts: list[int], fired: int, lists: list[int]) -> Interval:
+@cache
+def _lists(bits: int) -> tuple[str | int, ...]:
+    """What shows an example, from what is stored of it."""
+    return (*("top" for _ in range(bits >> INTERVALS & 1)), *(k for k in range(INTERVALS) if bits >> k & 1))
+
+
+def _interval(number: int, maximum: float, counts: list[int], fired: int, shown: tuple[int, ...]) -> Interval:
     width = BINS // INTERVALS
     count = sum(counts[number * width : (number + 1) * width])
     low, high = (maximum * (i * width / BINS) for i in (number, number + 1))
-    shown = tuple(i for i, bits in enumerate(lists) if bits >> number & 1)
     return Interval(low, high, count, count / fired if fired else 0.0, shown)
 
 

@@ -17,6 +17,8 @@ from kanary.lm.sites import find_blocks
 from kanary.sae import SAE, SparseCodes
 
 SHOWN = 3
+ROWS = 256
+"""Latents that are compared with all neurons at a time."""
 LARGEST = 2**30
 """Bytes of sums above which no correlations are counted: 8 for every latent and neuron."""
 _DOWN = ("mlp.down_proj", "mlp.c_proj", "mlp.dense_4h_to_h")
@@ -67,28 +69,25 @@ class Neurons:
         Args:
             total, squares: ``[d_sae]`` float64, sums of the latents' values over the same tokens.
         """
-        found = {}
         directions = F.normalize(self.sae.W_dec, dim=1)
-        cosines = directions if self.directions is None else directions @ F.normalize(self.directions, dim=1).T
-        found["aligned"] = _largest(cosines)
-        if self.counts:
-            found["correlated"] = _largest(self._correlations(total, squares))
-        columns: dict[str, Array] = {}
-        for name, (which, values) in found.items():
-            columns |= {
-                f"neurons_{name}": which.int().cpu().numpy(),
-                f"neurons_{name}_values": values.float().cpu().numpy(),
-            }
-        return columns
-
-    def _correlations(self, total: Tensor, squares: Tensor) -> Tensor:
-        """``[d_sae, neurons]``, NaN where one of the two does not vary."""
+        units = None if self.directions is None else F.normalize(self.directions, dim=1).T
         n, total, squares = self.tokens, total.to(self.products.device), squares.to(self.products.device)
         latents, neurons = (
             torch.where(n * q - s * s > 1e-12 * n * q, n * q - s * s, torch.nan).sqrt()
             for s, q in ((total, squares), (self.total, self.squares))
         )
-        return (n * self.products - total[:, None] * self.total) / (latents[:, None] * neurons)
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, self.sae.d_sae, ROWS):
+            rows = slice(start, start + ROWS)
+            numbers = {"aligned": directions[rows] if units is None else directions[rows] @ units}
+            if self.counts:  # NaN where one of the two does not vary
+                covariances = n * self.products[rows] - total[rows, None] * self.total
+                numbers["correlated"] = covariances / (latents[rows, None] * neurons)
+            for name, each in numbers.items():
+                which, values = _largest(each)
+                found.setdefault(f"neurons_{name}", []).append(which.int())
+                found.setdefault(f"neurons_{name}_values", []).append(values.float())
+        return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
 
 
 def _largest(numbers: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ TOKENS = 10
 """Tokens that a latent raises most, and as many that it lowers most."""
 BINS = 40
 """Of the histogram of a latent's logit weights."""
-BLOCK = 2**22
+BLOCK = 2**20
 """Numbers of the largest block held at a time."""
 
 
