@@ -61,7 +61,7 @@ def _stories(request: pytest.FixtureRequest, folder: Path) -> Trained:
         model,
         corpora / "stories-train.parquet",
         **{"site": "resid_post.2", "width": 256, "k": None, "lr": None, "dead_after": None, "checkpoint": None},
-        **{"tokens": 100_000, "batch": 1024, "pool": 32_768, "window": 128, "lm_batch": 32, "eval_tokens": 30_000},
+        **{"tokens": 50_000, "batch": 512, "pool": 16_384, "window": 128, "lm_batch": 32, "eval_tokens": 10_000},
     )
     return _trained(model, folder, 16, fields, set())
 
@@ -92,11 +92,34 @@ def failed(checks: list[Check], run: Trained) -> dict[str, str]:
 
 def spoiled(run: Trained, kind: str, folder: Path, fault: Callable[[SAE], object]) -> dict[str, str]:
     """What fails for an SAE of ``run`` that ``fault`` has changed."""
+    _spoil(run, kind, fault, folder / "sae")
+    return failed(check(folder / "sae", device="cpu", quiet=True), run)
+
+
+def _spoil(run: Trained, kind: str, fault: Callable[[SAE], object], folder: Path) -> None:
     sae = run.sae(kind)
     with torch.no_grad():
         fault(sae)
-    sae.save_pretrained(folder / "sae")
-    return failed(check(folder / "sae", device="cpu", quiet=True), run)
+    sae.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def together(
+    runs: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], dict[str, dict[str, str]]]:
+    """What fails for each SAE of ``SPOILED``, checked in one folder because the model and the text take longest."""
+    made: dict[str, dict[str, dict[str, str]]] = {}
+
+    def get(which: str) -> dict[str, dict[str, str]]:
+        if which not in made:
+            folder = tmp_path_factory.mktemp("together")
+            for name, (kind, fault) in SPOILED[which].items():
+                _spoil(runs(which), kind, fault, folder / name)
+            found = check(folder, device="cpu", quiet=True)
+            made[which] = {name: failed([c for c in found if c.about == name], runs(which)) for name in SPOILED[which]}
+        return made[which]
+
+    return get
 
 
 @pytest.mark.parametrize("which", ["stories", "tiny"])
@@ -150,20 +173,38 @@ FAULTS: dict[str, tuple[Callable[[Any], object], str, str]] = {  # what is done,
 }
 
 
+WRONG_SITES = ["resid_post.1", "resid_post.3", "mlp_out.2"]
+FACTORS = [0.5, 2.0]
+SPOILED: dict[str, dict[str, tuple[str, Callable[[Any], object]]]] = {  # by model and name: a kind, and what is done
+    which: {f"{kind}, {fault}": (kind, FAULTS[fault][0]) for kind, model in FEW if model == which for fault in FAULTS}
+    for which in ("stories", "tiny")
+}
+SPOILED["stories"] |= {
+    f"{kind}, {wrong}": (kind, lambda sae, wrong=wrong: sae.remember(site=wrong))
+    for kind in KINDS
+    for wrong in WRONG_SITES
+}
+SPOILED["stories"] |= {
+    f"{kind}, {factor}": (kind, lambda sae, factor=factor: sae.scale.mul_(factor))
+    for kind in KINDS
+    for factor in FACTORS
+}
+
+
 @pytest.mark.parametrize(("kind", "which"), FEW)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_named(
-    runs: Callable[[str], Trained], kind: str, which: str, fault: str, tmp_path: Path
+    together: Callable[[str], dict[str, dict[str, str]]], kind: str, which: str, fault: str
 ) -> None:
-    spoil, name, words = FAULTS[fault]
-    found = spoiled(runs(which), kind, tmp_path, spoil)
+    _, name, words = FAULTS[fault]
+    found = together(which)[f"{kind}, {fault}"]
     assert words in found[name], found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wrong", ["resid_post.1", "resid_post.3", "mlp_out.2"])
-def test_a_shifted_site_is_named(runs: Callable[[str], Trained], kind: str, wrong: str, tmp_path: Path) -> None:
-    found = spoiled(runs("stories"), kind, tmp_path, lambda sae: sae.remember(site=wrong))
+@pytest.mark.parametrize("wrong", WRONG_SITES)
+def test_a_shifted_site_is_named(together: Callable[[str], dict[str, dict[str, str]]], kind: str, wrong: str) -> None:
+    found = together("stories")[f"{kind}, {wrong}"]
     assert "trained_on.site in its config.json to 'resid_post.2'" in found["its own site"], found
     assert "recorded numbers" in found
 
@@ -182,12 +223,12 @@ def test_a_shifted_site_is_named_even_where_nothing_is_explained(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize("factor", FACTORS)
 def test_a_lost_scale_is_no_other_site(
-    runs: Callable[[str], Trained], kind: str, factor: float, tmp_path: Path
+    together: Callable[[str], dict[str, dict[str, str]]], kind: str, factor: float
 ) -> None:
     """By chance it may be that of another site: following the advice to go there would hide the fault."""
-    found = spoiled(runs("stories"), kind, tmp_path, lambda sae: sae.scale.mul_(factor))
+    found = together("stories")[f"{kind}, {factor}"]
     assert "input scale" in found
     assert "Set trained_on.site" not in found.get("its own site", ""), found
 

@@ -63,10 +63,10 @@ print(digest.hexdigest())
 
 def test_records_are_the_same_in_every_process() -> None:
     found = set()
-    for seed in ("0", "1", "12345"):
+    for seed in ("0", "12345"):  # each process imports torch, for seconds
         environment = os.environ | {"PYTHONHASHSEED": seed}
         done = subprocess.run(
-            [sys.executable, "-c", DIGEST], capture_output=True, text=True, env=environment, timeout=200
+            [sys.executable, "-c", DIGEST], capture_output=True, text=True, env=environment, timeout=280
         )
         assert done.returncode == 0, done.stderr
         found.add(done.stdout)
@@ -520,7 +520,7 @@ def test_a_run_trains_on_it_and_is_judged_on_what_was_held_out(tiny_llama: Path,
     assert metrics["held_out"]["tokens"] > 0
     assert metrics["held_out"]["text_fingerprint"] == open_text(text).fingerprint
     same = ["--text", "labelled:clinical,weather", "--tokens", "2000", "--loss-tokens", "500", "--prompts", "5"]
-    few, none = ["--concept-tokens", "8K"], ["--text", "labelled:weather", "--concept-tokens", "0"]
+    few, none = ["--concept-tokens", "4K"], ["--text", "labelled:weather", "--concept-tokens", "0"]
     for words, part in ((few, "heldout"), (none, "all")):
         done = command("evaluate", run, *same, *words, "--out", tmp_path / part)
         assert done.code == 0, done.err

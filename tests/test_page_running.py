@@ -92,7 +92,7 @@ def test_stopping_is_at_once_and_the_server_hears_of_it(reader: Reader) -> None:
             page.click("text=Write >> nth=0")
             page.wait_for_selector("[aria-label='Steered, seed 0'] >> text=/KEEPER/")
             page.keyboard.press("Escape")
-            page.wait_for_selector("text=Stopped. >> nth=1", timeout=1000)
+            page.wait_for_selector("text=Stopped. >> nth=1", timeout=5000)
             page.wait_for_timeout(400)
         assert len(reader.server.left) == 2
         assert max(reader.server.left) < 100
