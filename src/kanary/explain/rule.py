@@ -22,7 +22,9 @@ FEWEST = 2
 """Firing tokens that a pattern must explain."""
 MOST = 24
 """Patterns of a rule."""
-_TEMPLATES: tuple[tuple[tuple[What, int], ...], ...] = (
+Places = tuple[tuple[What, int], ...]
+"""Of a pattern's conditions: what, and where."""
+_TEMPLATES: tuple[Places, ...] = (
     (("word", 0),),
     (("token", 0),),
     (("kind", 0),),
@@ -80,7 +82,8 @@ def learn(half: Half, vocabulary: Vocabulary, marks: ConceptMarks | None = None)
 class _Candidates(NamedTuple):
     """Patterns that could be meant."""
 
-    conditions: list[tuple[Condition, ...]]
+    conditions: list[tuple[Places, tuple[int, ...]]]
+    """With their values; most are never chosen, and so never made."""
     masks: Mask
     """``[patterns, cells]``: where they hold, in the excerpts laid end to end."""
 
@@ -96,7 +99,7 @@ def _candidates(grid: Grid, fires: Mask) -> _Candidates:
     return _Candidates([conditions for part in parts for conditions in part.conditions], masks)
 
 
-def _of_template(grid: Grid, fires: Mask, template: Sequence[tuple[What, int]]) -> _Candidates:
+def _of_template(grid: Grid, fires: Mask, template: Places) -> _Candidates:
     columns = [grid.column(*each) for each in template]
     usable = grid.inside & np.logical_and.reduce([column >= 0 for column in columns])
     if template[0][0] == "first":
@@ -111,11 +114,7 @@ def _of_template(grid: Grid, fires: Mask, template: Sequence[tuple[What, int]]) 
     masks = values[:, None] == code
     first = masks.argmax(1)
     each = [column.reshape(-1)[first].tolist() for column in columns]
-    conditions = [
-        tuple(Condition(what, where, value) for (what, where), value in zip(template, row, strict=True))
-        for row in zip(*each, strict=True)
-    ]
-    return _Candidates(conditions, masks)
+    return _Candidates([(template, row) for row in zip(*each, strict=True)], masks)
 
 
 def _of_concepts(grid: Grid, fires: Mask) -> _Candidates:
@@ -131,7 +130,7 @@ def _of_concepts(grid: Grid, fires: Mask) -> _Candidates:
 
 def _stacked(grid: Grid, found: Sequence[tuple[tuple[Condition, ...], Mask]]) -> _Candidates:
     masks = np.array([mask.reshape(-1) for _, mask in found], bool).reshape(len(found), grid.inside.size)
-    return _Candidates([conditions for conditions, _ in found], masks)
+    return _Candidates([(tuple(c[:2] for c in each), tuple(c.value for c in each)) for each, _ in found], masks)
 
 
 def _of_earlier(grid: Grid, fires: Mask) -> _Candidates:
@@ -186,7 +185,9 @@ def _chosen(grid: Grid, fires: Mask, candidates: _Candidates) -> tuple[tuple[Pat
             right = here[y[here]]
             chance = (len(right) + _PRIOR * base) / (len(here) + _PRIOR)
             value = 10 * float(values[right].mean()) / most
-            found.append(Pattern(candidates.conditions[best], chance, value, float(worth[here].sum()) / total))
+            pairs = zip(*candidates.conditions[best], strict=True)
+            conditions = tuple(Condition(*place, number) for place, number in pairs)
+            found.append(Pattern(conditions, chance, value, float(worth[here].sum()) / total))
             open_[here] = False
             won -= masks[:, right] @ worth[right]  # fast because few tokens are new to a pattern
             lost -= masks[:, here[~y[here]]].sum(1)

@@ -6,6 +6,7 @@ test half, which shares no document with it, and compares the answers with what 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,11 +37,11 @@ class Excerpt:
     activations: Values
     """``[length]``, 0 where the latent is silent. For judges other than the oracle this is the answer: they do not look."""
 
-    @property
+    @cached_property
     def maximum(self) -> float:
         return float(self.activations.max(initial=0.0))
 
-    @property
+    @cached_property
     def text(self) -> str:
         return "".join(self.tokens)
 
