@@ -103,7 +103,8 @@ def test_a_pool_holds_what_the_sae_does_at_every_token(run: Path, tiny_lm: Langu
             assert "".join(e.tokens) == "".join(index.tokens(e.window)[span])
             assert np.array_equal(e.ids, index.text.ids[e.window][span])
             assert not np.isin(e.ids, index.meta["special_ids"]).any()
-            assert index.text.locate(e.window, e.start) == (e.document, e.position)
+            documents, positions = index.text.places(e.window)
+            assert (documents[e.start], positions[e.start]) == (e.document, e.position)
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------------
