@@ -55,7 +55,7 @@ def small(model: Path, text: Path, **fields: Any) -> dict[str, Any]:
         "batch": 64,
         "pool": 1024,
         "window": 32,
-        "lm_batch": 4,
+        "lm_batch": 16,
         "checkpoint": 4 * 64,
         "eval_tokens": 500,
         "device": "cpu",
@@ -123,7 +123,7 @@ class Child:
         self.process: BaseProcess = context.Process(target=_run, args=arguments)
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> Answer:
+    def wait(self, seconds: float = 240) -> Answer:
         self.process.join(seconds)
         assert self.process.exitcode is not None, f"still running: {self.err.read_text()}"
         return Answer(self.process.exitcode, self.out.read_text(), self.err.read_text())
@@ -132,7 +132,7 @@ class Child:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 240) -> None:
         """Waits for ``condition``, or for the child's end."""
         end = time.monotonic() + seconds
         while self.process.is_alive() and not condition():

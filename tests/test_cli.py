@@ -207,7 +207,7 @@ def test_the_installed_command_stops_at_ctrl_c_and_resumes(stories_path: Path, c
     while process.poll() is None and len(steps_logged(tmp_path / "run")) < 5:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert err.strip().endswith(f"Go on with: kanary train --resume {tmp_path / 'run'}")
     done = steps_logged(tmp_path / "run")[-1]

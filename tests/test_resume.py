@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
@@ -31,7 +32,7 @@ from runs import (
     write_stories,
 )
 
-STEPS = 120
+STEPS = 84
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def _die_at(place: str, number: int) -> None:
         count += 1
         if count == number:
             if place == "within a file":
-                files.save_file = half  # type: ignore[assignment]
+                safetensors.torch.save_file = half  # type: ignore[assignment]
             elif place == "between two files":
                 checkpoint.write_json = die
             elif place == "before it gets its name":
@@ -293,8 +294,10 @@ def test_a_folder_in_use_by_another_process_is_refused_and_free_when_that_proces
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_way_out(
     damage: str, half_done: Path, uninterrupted: dict[str, Path]
 ) -> None:
-    shutil.copytree(half_done / "checkpoints" / checkpoints(half_done)[-1], half_done / "checkpoints/step-00000117")
-    newest = half_done / "checkpoints/step-00000117"
+    shutil.copytree(
+        half_done / "checkpoints" / checkpoints(half_done)[-1], half_done / f"checkpoints/step-{STEPS - 3:08d}"
+    )
+    newest = half_done / f"checkpoints/step-{STEPS - 3:08d}"
     file = newest / ("state.json" if damage.startswith("state") else f"{sorted(newest.glob('*.safetensors'))[0].name}")
     content = bytearray(file.read_bytes())
     if damage in ("cut", "state cut"):

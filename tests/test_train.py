@@ -1,9 +1,6 @@
 """A model and a text go in; trained SAEs with honest numbers come out, the same ones every time."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from kanary.errors import KanaryError
 from kanary.lm import LanguageModel
 from kanary.training.config import TrainConfig, grid
 from kanary.training.revival import REVIVALS
-from runs import KINDS, assert_same, checkpoints, flags, kanary, small, steps_logged, weights, write_stories
+from runs import KINDS, Child, assert_same, checkpoints, flags, kanary, small, steps_logged, weights, write_stories
 
 METRICS = {"l0", "explained_variance", "ce_loss_score", "ce_loss_without_sae", "ce_loss_with_sae", "kl_div_score"}
 
@@ -267,12 +264,10 @@ def test_the_command_in_a_process_of_its_own_trains_on_the_real_llama(
     words = ["train", "--model", stories_path, "--site", "resid_post.2", "--text", corpora / "stories-train.parquet"]
     words += ["--sae", "topk", "--k", "16", "--width", "256", "--tokens", "20K", "--batch", "512", "--pool", "8K"]
     words += ["--eval-tokens", "2K", "--device", "cpu", "--out", tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "kanary.cli", *map(str, words)], capture_output=True, text=True, env=os.environ
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr
-    assert "About to take 39 steps" in done.stderr
+    done = Child(words, tmp_path / "logs").wait()
+    assert done.code == 0, done.err
+    assert "Warning" not in done.err
+    assert "About to take 39 steps" in done.err
     row = flat(json.loads((tmp_path / "run/metrics.json").read_text())["saes"]["topk"])
     assert row["l0"]["value"] == 16
     assert row["explained_variance"]["low"] > 0.5

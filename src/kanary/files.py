@@ -8,14 +8,15 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from kanary.errors import KanaryError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -111,14 +112,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str] | None = None) -> None:
     """Writes safetensors atomically; tensors are made contiguous and moved to the CPU."""
+    from safetensors.torch import save_file  # imports torch, which ``kanary info`` can do without
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomic(path, lambda partial: save_file(ready, partial, dict(metadata) if metadata else None))
 
 
-def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, device: "str | torch.device" = "cpu") -> "dict[str, torch.Tensor]":
     """Every tensor of a safetensors file; raises :class:`KanaryError` naming the file if it is cut or damaged."""
+    from safetensors.torch import load_file
+
     try:
         return load_file(path, device=str(device))
     except FileNotFoundError as error:
