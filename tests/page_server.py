@@ -176,6 +176,8 @@ class Handler(BaseHTTPRequestHandler):
                 tokens = [" so"] * before + example["tokens"] + [" end"] * 30
                 shifted = [[i + before, v] for i, v in example["activations"]]
                 return {"id": int(number), "tokens": tokens, "activations": shifted}
+            case ["export.html"]:
+                return f"<!doctype html>features {query['features'][0]}".encode()
             case ["search"]:
                 words, low = query.get("q", [""])[0].lower(), float(query.get("min_density", ["0"])[0])
                 hits = [

@@ -341,18 +341,22 @@ def test_correlations_of_a_part_of_the_text_are_estimates_and_say_so(
         assert not any(row["exact"] for row in found)
 
 
-def test_correlations_are_the_same_where_torch_cannot_multiply_sparse_matrices(
+def test_an_index_is_the_same_in_smaller_pieces_and_where_torch_cannot_multiply_sparse_matrices(
     run: Path, index: FeatureIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     monkeypatch.setattr(correlation, "BLOCK", 8 * 48 * 20)
     monkeypatch.setattr(correlation, "DENSE", 100)
+    monkeypatch.setattr("kanary.features.neurons.ROWS", 7)
+    monkeypatch.setattr("kanary.features.text.KEPT", 0)
     shutil.copytree(run / "sae", tmp_path / "run" / "sae")
     other = build(tmp_path / "run")
     for latent in TEN:
         a, b = (each[latent].features["correlated"] for each in (index, other))
         assert [row["latent"] for row in a] == [row["latent"] for row in b]
         assert [row["correlation"] for row in a] == pytest.approx([row["correlation"] for row in b], abs=1e-6)
+        assert other[latent].neurons == index[latent].neurons, "however few latents are compared with them at a time"
+        assert other[latent].examples == index[latent].examples, "however few windows are kept"
 
 
 # --- as data ----------------------------------------------------------------------------------------------------------

@@ -187,6 +187,46 @@ def test_the_keyboard_reaches_everything_and_every_stop_can_be_seen(reader: Read
         assert focused(page, "data-i") == str(feature["examples"][1]["focus"])
 
 
+def in_order(feature: dict[str, Any]) -> list[str]:
+    """The values of its examples as the page lists them: the strongest, then the intervals from the highest down."""
+    shown = [*feature["top"], *(i for interval in reversed(feature["intervals"]) for i in interval["examples"])]
+    return [f"{feature['examples'][i]['value']:#.3g}" for i in shown]
+
+
+def test_a_change_shows_a_screenful_at_once_and_the_rest_when_there_is_time(reader: Reader) -> None:
+    values = "[...document.querySelectorAll('li[data-row] .value')].map(one => one.textContent.replace('›', '').trim())"
+    old, new = (in_order(data.feature(latent)) for latent in (12, 13))
+    with reader.reading(FEATURE) as page:
+        page.wait_for_function("performance.getEntriesByType('resource').some(e => e.name.endsWith('/features/13'))")
+        page.wait_for_timeout(200)
+        page.evaluate("window.later = []; window.requestIdleCallback = work => window.later.push(work); 0")
+        page.keyboard.press("n")
+        page.wait_for_selector("h1 >> text=Feature 13")
+        found = page.evaluate(values)
+        assert found[:10] == new[:10]
+        assert found[20:] == old[20:], "the intervals are still those of the feature before"
+        assert page.locator(".examples[aria-busy=true]").count() == 1
+        page.evaluate("for (const work of window.later) work()")
+        page.wait_for_selector("[aria-busy=true]", state="detached")
+        assert page.evaluate(values) == new
+    assert not reader.complaints()
+
+
+def test_a_feature_can_be_taken_along(reader: Reader) -> None:
+    with reader.reading(FEATURE) as page:
+        with page.expect_download() as saved:
+            page.click("text=Save page")
+        assert saved.value.suggested_filename == "demo-topk-12.html"
+        assert saved.value.path().read_text() == "<!doctype html>features 12"
+        page.click("text=Use it elsewhere")
+        said = page.inner_text("#elsewhere")
+        assert 'kanary.FeatureIndex.open("runs/demo", "topk")[12]' in said
+        assert 'kanary.SAE.from_pretrained("runs/demo/sae/topk").W_dec[12]' in said
+        assert "--feature topk:12" in said
+        assert 'src="feature-12.html#/f/demo/topk/12?embed=1"' in said
+    assert not reader.complaints()
+
+
 def test_features_follow_each_other_by_key_unless_keys_are_turned_off(reader: Reader) -> None:
     with reader.reading(FEATURE) as page:
         page.keyboard.press("n")
@@ -265,7 +305,7 @@ def test_a_person_can_say_what_a_feature_means(reader: Reader) -> None:
         page.wait_for_selector("h1 >> text='<b>storms</b> at sea'")
         reader.server.failing.add("/human")
         page.click("text=edit")
-        page.click("button >> text=Save")
+        page.click("button >> text=/^Save$/")
         page.wait_for_selector("[role=alert]")
         assert page.input_value("textarea") == "<b>storms</b> at sea", "what was written is not lost"
         reader.server.failing.clear()

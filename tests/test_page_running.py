@@ -62,7 +62,7 @@ def test_a_feature_is_changed_in_the_way_that_is_chosen(reader: Reader, tmp_path
             else:
                 page.fill("input[aria-label^='Strength of feature 12']", typed)
             reader.server.written.clear()
-            page.click("text=Write >> nth=0")
+            page.click("button >> text=/^Write$/")
             page.wait_for_selector("text=As long as asked for. >> nth=1")
             assert [body["edits"] for body in reader.server.written if body.get("edits")] == [
                 [{"feature": 12, **asked}]
@@ -89,7 +89,7 @@ def test_stopping_is_at_once_and_the_server_hears_of_it(reader: Reader) -> None:
     try:
         with reader.reading(VIEWS["steer"]) as page:
             page.fill("label:has-text('tokens') input", "400")
-            page.click("text=Write >> nth=0")
+            page.click("button >> text=/^Write$/")
             page.wait_for_selector("[aria-label='Steered, seed 0'] >> text=/KEEPER/")
             page.keyboard.press("Escape")
             page.wait_for_selector("text=Stopped. >> nth=1", timeout=5000)
@@ -103,7 +103,7 @@ def test_stopping_is_at_once_and_the_server_hears_of_it(reader: Reader) -> None:
 
 def test_values_alarms_and_records_of_a_watch(reader: Reader, tmp_path: Path) -> None:
     with reader.reading(VIEWS["watch"], width=1280, height=900) as page:
-        page.click("text=Write >> nth=0")
+        page.click("button >> text=/^Write$/")
         page.wait_for_selector("text=As long as asked for.")
         assert page.inner_text("mark") == " would"
         assert (page.text_content("[role=status] li") or "").startswith("lying at ␣would, token 6: 3")

@@ -74,6 +74,22 @@ def test_an_error_is_told_in_words_and_can_be_tried_again(reader: Reader) -> Non
         reader.complaints()
 
 
+def test_a_hint_is_read_once_and_words_are_explained_behind_a_key(reader: Reader) -> None:
+    with reader.reading("#/") as page:
+        assert "sparse autoencoder" in page.inner_text("[aria-label='What this is']")
+        page.click("text=Got it")
+        page.reload()
+        page.wait_for_selector("main table")
+        assert page.locator("[aria-label='What this is']").count() == 0
+        page.keyboard.press("?")
+        assert "share of tokens on which a feature fires" in page.inner_text("dialog[open]")
+        assert not axe(page)
+        page.keyboard.press("Escape")
+        page.evaluate(f"location.hash = {VIEWS['feature']!r}")
+        page.wait_for_selector("[aria-label='What this is'] >> text=outlined token")  # every view has its own
+    assert not reader.complaints()
+
+
 def test_the_theme_that_a_reader_chose_is_kept(reader: Reader) -> None:
     with reader.reading("#/", theme="dark") as page:
         page.keyboard.press("t")  # from the system's to light
@@ -132,7 +148,7 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
         page.click("[aria-label='Tick feature 6']")
         page.click("[aria-label='Tick feature 0']")
         page.fill("#list-name", "rain & <b>storms</b>")
-        page.click("text=Save")
+        page.click("button >> text=/^Save$/")
         page.wait_for_selector("strong >> text='rain & <b>storms</b>'")
         assert reader.server.lists["rain & <b>storms</b>"] == [0, 6]
         page.click("text=Next ›")
@@ -222,7 +238,8 @@ def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> Non
         assert not axe(page)
         page.click("td a >> text=/^3$/")
         page.wait_for_selector("h1 >> text=Feature 3")
-        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")  # the rest when it is idle
+        page.wait_for_selector("[aria-busy=true]", state="detached")  # the rest when it is idle
+        assert page.locator("li[data-row]").count() == 70
         assert page.locator("text=edit").count() == 0, "nothing can be written here"
         page.keyboard.press("n")
         page.wait_for_selector("h1 >> text=Feature 13")
@@ -230,6 +247,17 @@ def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> Non
         screenshot(page, tmp_path, "exported")
     assert len(reader.server.asked) == asked
     assert {url.split(":")[0] for url in reader.requests} == {"file"}
+    assert not reader.complaints()
+
+
+def test_in_a_frame_an_exported_feature_stands_alone(reader: Reader, tmp_path: Path) -> None:
+    file = tmp_path / "features.html"
+    write_page(file, [data.feature(3)])
+    with reader.reading(f"{file.as_uri()}#/f/demo/topk/3?embed=1") as page:
+        assert page.locator("nav[aria-label=Views]").count() == 0
+        page.keyboard.press("4")  # an interval: the address changes
+        assert page.locator("li[data-row]").count() == 5
+        assert page.locator("nav[aria-label=Views]").count() == 0
     assert not reader.complaints()
 
 
