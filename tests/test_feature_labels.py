@@ -113,6 +113,19 @@ def test_a_damaged_file_is_named(labels: Labels) -> None:
         labels.human(1)
 
 
+def test_a_file_that_is_being_made_reads_as_empty_and_one_whose_making_was_ended_too(labels: Labels) -> None:
+    labels.path.parent.mkdir(parents=True, exist_ok=True)
+    labels.path.touch()
+    assert labels.titles() == {}
+    with pytest.raises(RuntimeError), labels._writing():
+        assert labels.titles() == {}
+        assert labels.human(1) is None
+        raise RuntimeError("the first writer ends here")
+    assert labels.lists() == {}
+    labels.set_human(1, "x")
+    assert labels.titles() == {1: "x"}
+
+
 def write(path: Path, start: int) -> None:
     labels = Labels(path, "digest", 1000)
     for latent in range(start, start + 15):

@@ -16,15 +16,14 @@ from kanary.errors import KanaryError
 LONGEST = 10_000
 """Characters of a text."""
 _WAIT = 10.0  # seconds, for another process that is writing
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS human (latent INTEGER PRIMARY KEY, text TEXT NOT NULL, edited TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS explanations (
-    latent INTEGER NOT NULL, author TEXT NOT NULL, text TEXT NOT NULL, title TEXT, made TEXT NOT NULL, scores TEXT NOT NULL,
-    PRIMARY KEY (latent, author));
-CREATE TABLE IF NOT EXISTS lists (name TEXT PRIMARY KEY, latents TEXT NOT NULL);
-CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text, latent UNINDEXED, author UNINDEXED);
-"""
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS human (latent INTEGER PRIMARY KEY, text TEXT NOT NULL, edited TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS explanations (latent INTEGER NOT NULL, author TEXT NOT NULL, text TEXT NOT NULL, "
+    "title TEXT, made TEXT NOT NULL, scores TEXT NOT NULL, PRIMARY KEY (latent, author))",
+    "CREATE TABLE IF NOT EXISTS lists (name TEXT PRIMARY KEY, latents TEXT NOT NULL)",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (text, latent UNINDEXED, author UNINDEXED)",
+)
 _HUMAN = ""  # the author of people's own text in the table of words
 
 
@@ -158,6 +157,9 @@ class Labels:
         if not self.path.exists():
             return []
         with self._open() as file:
+            file.execute("BEGIN")  # so that all is read as of one moment
+            if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+                return []  # somebody is about to write the first label
             self._refuse_other(file)
             return file.execute(query, values).fetchall()
 
@@ -165,8 +167,9 @@ class Labels:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as file:
-            file.executescript(_SCHEMA)
             file.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                file.execute(statement)
             file.execute("INSERT OR IGNORE INTO about VALUES ('sae', ?)", (self.digest,))
             self._refuse_other(file)
             yield file
