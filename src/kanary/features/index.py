@@ -304,6 +304,8 @@ def find_index(path: Path, sae: str | None = None) -> Path:
         for partial in (path / "index").glob(".*.old"):
             recover(path / "index" / partial.name[1:-4])
     found = {file.parent.name: file.parent for file in sorted((path / "index").glob(f"*/{META}"))}
+    if not path.is_dir():
+        raise KanaryError(f"There is no folder {path}: give a run, as kanary train makes it, or an index.")
     if not found:
         raise KanaryError(f"There is no feature index in {path}. Make one: kanary index {path}")
     if sae is not None:
