@@ -47,7 +47,7 @@ def test_an_example_is_its_bold_token_between_four_tokens_on_each_side(reader: R
             row = page.locator(f"[data-row='top-{at}']")
             assert row.locator(".line").inner_text().replace("¶ ", "").split() == around.split()
             assert row.locator("b").inner_text() == seen(example["tokens"][example["focus"]]).strip()
-        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")
+        page.wait_for_function("() => document.querySelectorAll('li[data-row]').length === 70")
 
 
 def test_colours_follow_the_logarithm_and_lines_the_sign_of_the_effect(reader: Reader, feature: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ def test_an_interval_filters_by_click_by_key_and_by_address(reader: Reader) -> N
         page.keyboard.press("0")
         assert page.url.endswith("?interval=10")
         page.keyboard.press("Escape")
-        page.wait_for_function("document.querySelectorAll('li[data-row]').length === 70")
+        page.wait_for_function("() => document.querySelectorAll('li[data-row]').length === 70")
     with reader.reading(FEATURE + "?interval=4") as page:
         assert page.locator("li[data-row]").count() == 5
 
@@ -197,7 +197,7 @@ def test_a_change_shows_a_screenful_at_once_and_the_rest_when_there_is_time(read
     values = "[...document.querySelectorAll('li[data-row] .value')].map(one => one.textContent.replace('›', '').trim())"
     old, new = (in_order(data.feature(latent)) for latent in (12, 13))
     with reader.reading(FEATURE) as page:
-        page.wait_for_function("performance.getEntriesByType('resource').some(e => e.name.endsWith('/features/13'))")
+        page.wait_for_function("() => performance.getEntriesByType('resource').some(e => e.name.endsWith('/features/13'))")
         page.wait_for_timeout(200)
         page.evaluate("window.later = []; window.requestIdleCallback = work => window.later.push(work); 0")
         page.keyboard.press("n")
