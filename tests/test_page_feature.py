@@ -197,7 +197,9 @@ def test_a_change_shows_a_screenful_at_once_and_the_rest_when_there_is_time(read
     values = "[...document.querySelectorAll('li[data-row] .value')].map(one => one.textContent.replace('›', '').trim())"
     old, new = (in_order(data.feature(latent)) for latent in (12, 13))
     with reader.reading(FEATURE) as page:
-        page.wait_for_function("() => performance.getEntriesByType('resource').some(e => e.name.endsWith('/features/13'))")
+        page.wait_for_function(
+            "() => performance.getEntriesByType('resource').some(e => e.name.endsWith('/features/13'))"
+        )
         page.wait_for_timeout(200)
         page.evaluate("window.later = []; window.requestIdleCallback = work => window.later.push(work); 0")
         page.keyboard.press("n")
