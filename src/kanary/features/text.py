@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ class Text:
         self._offsets = self.arrays["segment_offsets"]
         self._starts, self._documents, self._positions = (self.arrays[name] for name in SEGMENTS)
         self._special_ids = special_ids
-        self._windows: dict[int, Window] = {}
+        self.read = lru_cache(max(1, KEPT // self.window))(self._read)
+        """Window number -> :class:`Window`: the same object as long as it is kept; threads may ask at once."""
         self._bytes, self._ends = self.arrays["token_bytes"].tobytes(), self.arrays["token_offsets"]
         self._shown = np.full(len(self._ends) - 1, None, object)  # filled as tokens are met
         self._known = np.zeros(len(self._shown), bool)
@@ -114,15 +116,6 @@ class Text:
     def token(self, id: int) -> str:
         """Raises IndexError where there is no such token."""
         return str(self.tokens(np.array([id]))[0])
-
-    def read(self, window: int) -> Window:
-        """A window; the same object as long as it is kept."""
-        found = self._windows.get(window)
-        if found is None:
-            while len(self._windows) >= max(1, KEPT // self.window):
-                self._windows.pop(next(iter(self._windows)), None)
-            found = self._windows[window] = self._read(window)
-        return found
 
     def _read(self, window: int) -> Window:
         ids, span = self.ids[window], slice(*self._offsets[window : window + 2].tolist())
