@@ -326,6 +326,17 @@ def test_what_wins_is_trained_again_with_new_seeds(finished: Study, monkeypatch:
     }
 
 
+def test_only_chooses_where_all_sparsifiers_are_trained(finished: Study, design_path: Path) -> None:
+    def of(*only: str) -> Study:
+        return open_study(str(design_path), finished.folder, only=only)
+
+    assert {cell.variant.sparsifier for cell in of("matched").sparsifiers()} == {"batchtopk"}
+    assert of("matched").main() == []
+    assert of("a", "matched").sparsifiers() == of("matched").sparsifiers()
+    assert of("r", "matched").sparsifiers() == []  # not a setting of that stage
+    assert of("a").sparsifiers() == []
+
+
 def test_all_sparsifiers_are_read_at_one_l0(finished: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that are linear in log L0 are read off exactly at an L0 that nothing hit."""
     matched = dataclasses.replace(finished.design.matched, targets=(3, 5))

@@ -62,8 +62,8 @@ class Study:
     def __init__(self, design: Design, folder: Path, only: Sequence[str] = (), device: str = "cpu") -> None:
         """
         Args:
-            only: settings and families to do, and ``matched`` for the stage of all sparsifiers; all unless given. What is
-                finished of others is reported all the same.
+            only: settings and families to do, and ``matched`` for the stage of all sparsifiers (in these settings; by itself:
+                nothing else); all unless given. What is finished of others is reported all the same.
         """
         import_parts()
         blocks.register()
@@ -89,6 +89,8 @@ class Study:
 
     def main(self) -> list[Cell]:
         """Every family that is to be done and its controls, with TopK, seed after seed; what decides comes first."""
+        if self.only == (MATCHED,):
+            return []
         settings = [name for name in self.grids if name in self.only] or list(self.grids)
         families = tuple(word for word in self.only if word in self.design.families)
         cells = [
@@ -120,7 +122,8 @@ class Study:
     def sparsifiers(self) -> list[Cell]:
         """All sparsifiers with linear SAEs, as wide and as large as the best KAN family, and with that."""
         best = best_family(self.numbers(), self.design, self.grids) if self.matched else None
-        return self._sparsifiers(best) if best else []
+        settings = [name for name in self.design.settings if name in self.only]
+        return [cell for cell in (self._sparsifiers(best) if best else []) if not settings or cell.setting in settings]
 
     def _sparsifiers(self, best: str) -> list[Cell]:
         design = self.design.matched
