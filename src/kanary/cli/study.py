@@ -28,7 +28,8 @@ def command(
     smoke: Annotated[bool, typer.Option("--smoke", help="All code paths at tiny sizes.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Only say what there is to do and how long it takes.")] = False,
     only: Annotated[
-        str, typer.Option(help="Only these settings and families: c,kan-bend. matched: all sparsifiers.", metavar="NAMES")
+        str,
+        typer.Option(help="Only these settings and families: c,kan-bend. matched: all sparsifiers.", metavar="NAMES"),
     ] = "",
     budget: Annotated[str | None, typer.Option(help="Begin no cell that ends after this long: 8h.")] = None,
     stories_model: Annotated[
