@@ -329,6 +329,34 @@ def test_sae_splines_gives_the_functions_on_their_grids(decoder: str) -> None:
     assert [each.latent for each in sae.splines()] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("decoder", ["kan-bend", "kan-curve"])
+def test_sae_splines_gives_formula_and_angle_over_the_values_that_occur(decoder: str) -> None:
+    # straight, but for a bend where no value lies; and a square
+    bends: list[Function] = [lambda v: 3 * F.relu(v - 3), lambda v: v.square() / 4]
+    sae = curved(decoder, bends)
+    with torch.no_grad():  # each latent reads its own direction, which the other's curve does not touch
+        sae.encoder.tie(sae.W_dec)
+        sae.encoder.b_enc.fill_(0.0)
+        sae.encoder.W_enc[0] -= (sae.encoder.W_enc[0] @ sae.W_dec[1]) * sae.W_dec[1]
+        sae.encoder.W_enc[1] = 0
+    strengths = torch.linspace(0.5, 2.5, 400)
+    x = strengths[:, None] * F.normalize(sae.encoder.W_enc[0], dim=0) / sae.encoder.W_enc[0].norm()
+    straight, silent = sae.splines([0, 1], x.view(4, 100, sae.d_model))
+    assert (straight.turning, straight.fit.name) == (pytest.approx(0, abs=1e-2), "constant")
+    assert straight.weight.sum() == 400
+    assert straight.weight[straight.x > 2.6].sum() == 0
+    assert math.isnan(silent.turning)
+    assert silent.fit.name == "too little data"
+    everywhere, square = sae.splines()
+    assert everywhere.turning > 20
+    weak, strong = (math.degrees(math.atan(share * UPPER / 4)) for share in (0.1, 0.9))
+    assert square.turning == pytest.approx(strong - weak, abs=0.5)
+    if decoder == "kan-bend":
+        assert square.fit.formula == "0.25 * x^2"
+        assert square.fit.r2 > 0.999
+        assert square.fit.ranges == ((0.0, UPPER),)
+
+
 def test_an_sae_without_functions_says_which_parts_have_some() -> None:
     sae = SAE(SAEConfig(4, 8, sparsifier={"name": "relu"}))
     for call in (sae.splines, lambda: straighten(sae, {}), lambda: measure_functions(sae, {})):

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from kanary.evaluation.densities import INSIDE, Density
 from kanary.evaluation.latents import writes_residual
@@ -25,17 +24,29 @@ from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
 from kanary.sae import SAE
 from kanary.sae.decoders.linear import LinearDecoder
-from kanary.sae.readable import LatentFunction, blocks, drawn, learned, read, require, spline_alone, turns, values
+from kanary.sae.readable import (
+    NEGLIGIBLE,
+    STRONG,
+    WEAK,
+    LatentFunction,
+    blocks,
+    drawn,
+    learned,
+    read,
+    require,
+    spline_alone,
+    turning,
+    turns,
+    values,
+)
 from kanary.splines import SymbolicFits, census, symbolic_fit
 
-SHARES = (0.1, 0.5, 0.9)
+SHARES = (WEAK, 0.5, STRONG)
 """Weak, middle and strong: quantiles of a latent's own values."""
 LEAST = 32
 """Values of a latent below which it has no name and is left out of means over latents."""
 CURVED = 0.01
 """Curvature from which a latent counts as curved."""
-NEGLIGIBLE = 1e-4
-"""Share of a latent's energy that is as good as none: a coordinate off its line that has less is not named."""
 DRAWN = 1e-3
 """Share off the straight line from which the report draws a latent."""
 SHOWN = 12
@@ -137,8 +148,7 @@ def _measured(sae: SAE, part: str, density: Density, show: Show | None) -> Funct
         y = found.y.cpu().nan_to_num()
         none = (weight * y.square()).sum(1) <= NEGLIGIBLE * weight.sum(1) * found.energy.cpu()
         fits += symbolic_fit(x, y.masked_fill(none[:, None], 0), enough[rows])
-        ends = quantiles[rows][:, [0, -1]].nan_to_num()
-        angles = _turning(sae, latents[rows], ends) if part == "decoder" else torch.zeros(len(x))
+        angles = turning(sae, latents[rows], quantiles[rows][:, [0, -1]]) if part == "decoder" else torch.zeros(len(x))
         new = (found.energy, found.nonlinearity, found.curvature, angles)
         for name, column in zip(_COLUMNS, new, strict=True):
             some = weight.sum(1) > 0
@@ -146,20 +156,12 @@ def _measured(sae: SAE, part: str, density: Density, show: Show | None) -> Funct
         if show:
             show(len(x))
     module = sae.encoder if part == "encoder" else sae.decoder
-    energy, nonlinearity, curvature, turning = (torch.cat(columns[name]) for name in _COLUMNS)
+    energy, nonlinearity, curvature, degrees = (torch.cat(columns[name]) for name in _COLUMNS)
     bends = turns(sae, part)
-    return Functions(part, module.name, bends, density, energy, nonlinearity, curvature, turning, quantiles, fits, ())
+    return Functions(part, module.name, bends, density, energy, nonlinearity, curvature, degrees, quantiles, fits, ())
 
 
 _COLUMNS = ("energy", "nonlinearity", "curvature", "turning")
-
-
-def _turning(sae: SAE, latents: Tensor, ends: Tensor) -> Tensor:
-    """``[m]`` degrees between what ``latents [m]`` add at the two codes ``ends [m, 2]``."""
-    device = sae.mean.device
-    weak, strong = F.normalize(values(sae, "decoder", latents.to(device), ends.to(device)).double(), dim=2).unbind(1)
-    # exact where the angle is small, as arccos of a cosine is not
-    return 2 * torch.atan2((weak - strong).norm(dim=1), (weak + strong).norm(dim=1)).rad2deg()
 
 
 @torch.no_grad()
@@ -188,9 +190,8 @@ def _drawn(sae: SAE, of: Functions, latents: Tensor) -> Iterator[Shown]:
     weight = counts.double().repeat_interleave(3, 1)
     knots = learned(sae)[of.part].basis.breaks().cpu().double().expand(sae.d_sae, -1)[latents]
     marks = torch.cat([knots, of.quantiles[latents]], 1)  # without weight: an arc's straight line is that of the values
-    functions = drawn(
-        sae, of.part, latents, torch.cat([bins, marks], 1), torch.cat([weight, torch.zeros_like(marks)], 1)
-    )
+    x, p = torch.cat([bins, marks], 1), torch.cat([weight, torch.zeros_like(marks)], 1)
+    functions = drawn(sae, of.part, latents, x, p, of.quantiles[latents][:, [0, -1]])
     for row, function in enumerate(functions):
         end = bins.shape[1]
         pairs = torch.stack([function.x, function.y], 1)[end:]
@@ -198,7 +199,12 @@ def _drawn(sae: SAE, of: Functions, latents: Tensor) -> Iterator[Shown]:
         kept = pairs[: knots.shape[1]][counts[row][here] > 0]
         empty = weight[row] == 0
         x, y, linear = (each[:end].masked_fill(empty, NAN) for each in (function.x, function.y, function.linear))
-        yield Shown(dataclasses.replace(function, x=x, y=y, linear=linear), kept, pairs[knots.shape[1] :], ())
+        yield Shown(
+            dataclasses.replace(function, x=x, y=y, linear=linear, weight=weight[row]),
+            kept,
+            pairs[knots.shape[1] :],
+            (),
+        )
 
 
 # --- in numbers ---------------------------------------------------------------------------------------------------
@@ -228,11 +234,11 @@ def _metrics(of: Functions) -> Iterator[tuple[str, Metric]]:
     yield "nonlinearity", weighted(of.nonlinearity)
     if of.turns:
         yield "curvature", weighted(of.curvature)
-        curvature, turning = of.curvature[known], of.turning[known]
+        curvature, degrees = of.curvature[known], of.turning[known]
         yield "curvature_per_latent", number(float(curvature.mean()), n)
         yield "curved_share", number(float((curvature > CURVED).double().mean()), n)
-        yield "turning_angle", number(float(turning.mean()), n)
-        yield "turning_angle_p90", number(float(turning.quantile(0.9)) if n else NAN, n)
+        yield "turning_angle", number(float(degrees.mean()), n)
+        yield "turning_angle_p90", number(float(degrees.quantile(0.9)) if n else NAN, n)
     yield "values_outside", number(density.share_outside, total)
     yield "tokens_outside", number(density.tokens_outside / max(1, density.tokens), density.tokens)
     kinds = census(of.fits)

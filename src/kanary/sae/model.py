@@ -158,13 +158,24 @@ class SAE(nn.Module):
         """Every pre-activation of ``z``, with gradients, for tokens x d_sae x 4 bytes of memory."""
         return self.encoder.all_active(z, self.sparsifier, self.decoder)
 
-    def splines(self, latents: int | Sequence[int] | Tensor | None = None) -> list[LatentFunction]:
+    def splines(
+        self, latents: int | Sequence[int] | Tensor | None = None, x: Tensor | None = None
+    ) -> list[LatentFunction]:
         """The learned functions of one latent, of some or of all (None), the encoder's first, on their grids.
 
+        Each has its points, knots and linear part, the angle by which it turns (``turning``), and its formula with R² and
+        range (``fit``).
+
+        Args:
+            x: ``[..., d_model]``, raw activations, none of them special: angles and formulas are then those over the values
+                that occur there, and ``weight`` counts them (beyond a grid they have no point). None: evenly over the
+                grids, of which a part may be where no value ever lies.
+
         Raises:
-            KanaryError: no part has functions of single latents (those that have are named), or there is no such latent.
+            KanaryError: no part has functions of single latents (those that have are named), there is no such latent, or
+                :meth:`encode` refuses ``x``.
         """
-        return functions(self, latents)
+        return functions(self, latents, x)
 
     def remember(self, **facts: Any) -> None:
         """Adds to what the SAE knows of its training (``config.trained_on``), which is saved with it."""

@@ -7,10 +7,12 @@ drawn what was learned: the length of a gain, or an arc's coordinate off its str
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kanary.errors import KanaryError
 from kanary.kernels import score_at
@@ -19,6 +21,7 @@ from kanary.sae.curves import LatentCurves
 from kanary.sae.decoders.kan_bend import KANBend
 from kanary.sae.decoders.kan_gain import KANGain
 from kanary.sae.parts import DECODERS, ENCODERS, Part
+from kanary.splines import SymbolicFit, percentiles, symbolic_fit
 
 if TYPE_CHECKING:
     from kanary.sae.model import SAE
@@ -27,6 +30,10 @@ POINTS = 65
 """At which a function is read, evenly over its grid."""
 BLOCK = 2**24
 """Numbers of contributions held at a time."""
+WEAK, STRONG = 0.1, 0.9
+"""Quantiles of a latent's values between which it is said to turn."""
+NEGLIGIBLE = 1e-4
+"""Share of a latent's energy that is as good as none: a coordinate off its line that has less is not named."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,20 @@ class LatentFunction:
     """``[points]`` float64."""
     linear: Tensor
     """``[points]`` float64: the linear (ReLU) part, which is x itself; of an arc, the coordinate along its straight line."""
+    weight: Tensor
+    """``[points]``: how many values lie about each x; 1 everywhere if that was not asked for."""
+    turning: float
+    """Degrees between what the latent adds at its weak (10 %) and at its strong (90 %) values; 0 of what does not turn, NaN
+    without values."""
+
+    @cached_property
+    def fit(self) -> SymbolicFit:
+        """y by name, as a formula in x with its R² and range, over where there are values (a quarter of a second)."""
+        w = self.weight.double().cpu()
+        energy = w * (self.y.square() + self.linear.square()).nan_to_num().cpu()
+        bent = bool((w * self.y.square().nan_to_num().cpu()).sum() > NEGLIGIBLE * energy.sum())
+        y = self.y.cpu() if bent else torch.zeros_like(w)
+        return symbolic_fit(self.x.nan_to_num()[None].cpu(), y[None], w[None])[0]
 
 
 class Reading(NamedTuple):
@@ -93,22 +114,48 @@ def require(sae: "SAE") -> dict[str, LatentCurves]:
     return found
 
 
-def functions(sae: "SAE", latents: int | Sequence[int] | Tensor | None = None) -> list[LatentFunction]:
+def functions(
+    sae: "SAE", latents: int | Sequence[int] | Tensor | None = None, x: Tensor | None = None
+) -> list[LatentFunction]:
     """See :meth:`kanary.sae.SAE.splines`."""
     found = require(sae)
     listed = _listed(sae, latents)
-    return [each for part in found for each in drawn(sae, part, listed)]
+    if x is None:
+        return [each for part in found for each in drawn(sae, part, listed)]
+    flat = x.reshape(-1, sae.d_model)
+    codes = sae.encode(flat)
+    read_there = inputs(sae, flat, codes)
+    return [each for part in found for each in _over(sae, part, listed, read_there[part], codes.indices)]
+
+
+@torch.no_grad()
+def _over(sae: "SAE", part: str, latents: Tensor, read_there: Tensor, owners: Tensor) -> Iterator[LatentFunction]:
+    """The functions of ``latents [m]`` over the values ``read_there [nnz]`` of latents ``owners [nnz]``."""
+    upper = learned(sae)[part].basis.grid[:, -1]
+    place = (read_there / upper[owners] * (POINTS - 1)).round()
+    on = (place >= 0) & (place < POINTS)
+    counts = torch.bincount(owners[on] * POINTS + place[on].long(), minlength=sae.d_sae * POINTS)
+    shares = torch.tensor([WEAK, STRONG], dtype=torch.float64)
+    ends = percentiles(read_there, owners, sae.d_sae, shares)
+    weight = counts.view(-1, POINTS).cpu()[latents]
+    return drawn(sae, part, latents, weight=weight, ends=ends.cpu()[latents])
 
 
 @torch.no_grad()
 def drawn(
-    sae: "SAE", part: str, latents: Tensor, x: Tensor | None = None, weight: Tensor | None = None
+    sae: "SAE",
+    part: str,
+    latents: Tensor,
+    x: Tensor | None = None,
+    weight: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> Iterator[LatentFunction]:
     """The functions of ``latents [m]`` in ``part`` ("encoder" or "decoder").
 
     Args:
         x: ``[m, points]``, where to read them; default: ``POINTS`` points evenly over the grids.
         weight: ``[m, points]``, how much data there is, which decides where an arc's straight line lies.
+        ends: ``[m, 2]``, weak and strong values; default: a tenth and nine tenths of the grid.
     """
     curves = learned(sae)[part]
     module = sae.encoder if part == "encoder" else sae.decoder
@@ -116,6 +163,8 @@ def drawn(
     if x is None:
         x = knots[:, :1] + (knots[:, -1:] - knots[:, :1]) * torch.linspace(0, 1, POINTS).to(knots)
     weight = torch.ones_like(x) if weight is None else weight
+    ends = knots[:, -1:] * torch.tensor([WEAK, STRONG]).to(knots) if ends is None else ends
+    angles = turning(sae, latents, ends) if turns(sae, part) else torch.zeros(len(latents))
     says = "coefficient of its direction" if part == "decoder" else "pre-activation"
     says = "coordinate off its straight line" if turns(sae, part) else says
     for rows in blocks(sae, x.shape[1], len(latents)):
@@ -123,8 +172,32 @@ def drawn(
         for at, latent in enumerate(latents[rows].tolist(), rows.start):
             grid = knots[at]
             y, linear = (each[at - rows.start].cpu() for each in found[:2])
-            ends = float(grid[0]), float(grid[-1])
-            yield LatentFunction(latent, part, module.name, says, curves.basis.name, grid, ends, x[at], y, linear)
+            span = float(grid[0]), float(grid[-1])
+            yield LatentFunction(
+                latent,
+                part,
+                module.name,
+                says,
+                curves.basis.name,
+                grid,
+                span,
+                x[at],
+                y,
+                linear,
+                weight[at],
+                float(angles[at]),
+            )
+
+
+@torch.no_grad()
+def turning(sae: "SAE", latents: Tensor, ends: Tensor) -> Tensor:
+    """``[m]`` float64 degrees between what ``latents [m]`` add at the two codes ``ends [m, 2]``; NaN where these are."""
+    device = sae.mean.device
+    psi = values(sae, "decoder", latents.to(device), ends.nan_to_num().to(device)).double()
+    weak, strong = F.normalize(psi, dim=2).unbind(1)
+    # exact where the angle is small, as arccos of a cosine is not
+    angles = 2 * torch.atan2((weak - strong).norm(dim=1), (weak + strong).norm(dim=1)).rad2deg()
+    return angles.cpu().where(ends.isfinite().all(1).cpu(), torch.nan)
 
 
 @torch.no_grad()
