@@ -329,6 +329,29 @@ def test_tensors_that_do_not_fit_or_hold_nan_are_named(tmp_path: Path) -> None:
         refused(folder, str(folder / "sae.safetensors"), *words)
 
 
+@pytest.mark.parametrize(("part", "name"), [("decoder", "kan-bend"), ("decoder", "kan-curve"), ("encoder", "kan-edge")])
+def test_weights_of_functions_on_another_basis_are_refused_though_their_shapes_fit(
+    tmp_path: Path, part: str, name: str
+) -> None:
+    sae = SAE(SAEConfig(6, 16, sparsifier={"name": "relu"}, **{part: {"name": name, "basis": "hat"}}))
+    sae.save_pretrained(tmp_path)
+    known = json.loads((tmp_path / "config.json").read_text())
+    rewrite(tmp_path, **{part: known[part] | {"basis": "bspline"}})
+    refused(tmp_path, str(tmp_path / "config.json"), f"the {part}'s basis is 'bspline'", "'hat'")
+    rewrite(tmp_path, **{part: known[part]})
+    assert SAE.from_pretrained(tmp_path).digest() == sae.digest()
+
+
+def test_what_weights_say_of_themselves_may_be_missing_but_not_nonsense(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "sae")
+    rewrite_weights(folder)  # as files of before have it
+    SAE.from_pretrained(folder)
+    for said in ("{", "[]", "null", '{"encoder": 3}'):
+        save_file(load_file(folder / "sae.safetensors"), folder / "sae.safetensors", {"parts": said})
+        rewrite(folder, sha256=sha256(folder / "sae.safetensors"))
+        refused(folder, str(folder / "sae.safetensors"), "damaged", said)
+
+
 def test_weights_that_are_not_safetensors_are_refused_by_name(tmp_path: Path) -> None:
     folder = saved(tmp_path / "sae")
     (folder / "sae.safetensors").write_bytes(b"not at all")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from kanary.config import to_mapping
 from kanary.errors import KanaryError
@@ -17,6 +18,7 @@ from kanary.sae.model import SAE, SAEConfig
 
 CONFIG, WEIGHTS = "config.json", "sae.safetensors"
 FORMAT = "kanary-sae-1"
+PARTS = ("encoder", "sparsifier", "decoder")
 
 
 def save(sae: SAE, folder: Path) -> None:
@@ -24,10 +26,10 @@ def save(sae: SAE, folder: Path) -> None:
     if here and here != {CONFIG, WEIGHTS}:  # a language model's folder has a config.json too
         raise KanaryError(f"{folder} holds other files; give an empty or new folder to save an SAE in.")
     with new_folder(folder) as partial:
-        write_tensors(partial / WEIGHTS, sae.state_dict(), {"format": FORMAT})
-        write_json(
-            partial / CONFIG, {"format": FORMAT, "sha256": sha256(partial / WEIGHTS), **to_mapping(described(sae))}
-        )
+        facts = to_mapping(described(sae))
+        made_of = json.dumps({kind: facts[kind] for kind in PARTS})
+        write_tensors(partial / WEIGHTS, sae.state_dict(), {"format": FORMAT, "parts": made_of})
+        write_json(partial / CONFIG, {"format": FORMAT, "sha256": sha256(partial / WEIGHTS), **facts})
 
 
 def described(sae: SAE) -> SAEConfig:
@@ -52,6 +54,7 @@ def load(name: str | Path, *, revision: str | None = None, device: str | torch.d
     config = _config(described, folder / CONFIG)
     verify(folder / WEIGHTS, str(described["sha256"]))
     tensors = read_tensors(folder / WEIGHTS)
+    _refuse_other_parts(folder, config)
     sizes = (config.d_sae, config.d_model)
     if "decoder.W_dec" in tensors and tensors["decoder.W_dec"].shape != sizes:  # before memory of that size is taken
         found = list(tensors["decoder.W_dec"].shape)
@@ -73,10 +76,33 @@ def _config(described: dict[str, Any], path: Path) -> SAEConfig:
     for key, kind in {**kinds, "sha256": str}.items():
         if type(described.get(key)) is not kind:
             raise KanaryError(f"{path} is damaged: {key} is {described.get(key)!r}, expected {kind.__name__}.")
-    for key in ("encoder", "sparsifier", "decoder"):
+    for key in PARTS:
         if not isinstance(described[key].get("name"), str):
             raise KanaryError(f"{path} is damaged: {key} has no name.")
     return SAEConfig(**{key: described[key] for key in kinds})
+
+
+def _refuse_other_parts(folder: Path, config: SAEConfig) -> None:
+    """Functions on another basis may have weights of the same shapes, so the file of weights says what they are of.
+
+    Files written before it did are taken at their config's word.
+    """
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        said = (file.metadata() or {}).get("parts", "{}")
+    try:
+        written = {kind: dict(options) for kind, options in json.loads(said).items() if kind in PARTS}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise KanaryError(
+            f"{folder / WEIGHTS} is damaged: it does not say what it holds, but {said[:80]!r}."
+        ) from error
+    for kind, before in written.items():
+        now = getattr(config, kind)
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise KanaryError(
+                    f"{folder / CONFIG} does not fit {WEIGHTS}: the {kind}'s {key} is {now.get(key)!r}, the weights are "
+                    f"those of {before.get(key)!r}. Put the old value back."
+                )
 
 
 def load_state(sae: SAE, tensors: dict[str, torch.Tensor], path: Path) -> None:
