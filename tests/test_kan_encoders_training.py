@@ -56,6 +56,20 @@ def test_functions_learn_at_their_pace(form: str) -> None:
             assert pace == joined * (0.1 if name == functions else 1.0)
 
 
+@pytest.mark.parametrize("form", PARTS)
+def test_multiplying_the_activations_changes_nothing(form: str) -> None:
+    x, found = planted(1024), []
+    for factor in (1.0, 1024.0):  # a power of two, so that rounding is the same
+        learner = Learner(*begun(form, "topk", x * factor))
+        for step, batch in enumerate(x.split(64)):
+            learner.step(batch * factor, step)
+        found.append(learner.sae.eval().encode(x[:50] * factor).to_dense())
+        assert any(
+            p.any() for name, p in learner.sae.encoder.named_parameters() if name in ("V", "curves.coefficients")
+        )
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", PARTS)
 def test_a_training_that_was_interrupted_ends_with_the_same_weights(form: str, kind: str) -> None:

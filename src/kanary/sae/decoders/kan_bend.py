@@ -28,9 +28,10 @@ class KANBend(CurvedDecoder):
     larger code. ``s = 0`` at the start; the directions to bend into are random, and until the functions join they move
     only as far as staying perpendicular asks.
 
-    With R = ``rank`` and G = ``knots``: (1 + R) d_model + R (G - 1) parameters per latent, (1 + R) 2 d_model FLOPs per
-    active one. State: ``W_dec [d_sae, d_model]``, ``W_bend [d_sae, R, d_model]``, ``b_dec [d_model]``,
-    ``curves.coefficients [d_sae, R, G - 1]``, grids.
+    With R = ``rank`` and G = ``knots``: (1 + R) d_model + R (G - 1) parameters per latent, (1 + R) 2 d_model + 8 R FLOPs per
+    active one (cubic: 30 R). Source: ours; a KAN layer from latents to activations (Liu et al. 2024, arXiv 2404.19756) whose
+    functions are one function times one direction. State: ``W_dec [d_sae, d_model]``, ``W_bend [d_sae, R, d_model]``,
+    ``b_dec [d_model]``, ``curves.coefficients [d_sae, R, G - 1]``, grids.
     """
 
     Options = KANBendOptions

@@ -22,7 +22,8 @@ class KANCurve(CurvedDecoder):
     "Linear, ReLU, KANLinear" autoencoders of KAN-LLaMA (efficient-kan's KANLinear), with a line in place of their SiLU, a
     grid that follows the codes, and a sparsifier.
 
-    With G = ``knots``: G d_model parameters per latent, (1 + 2) 2 d_model FLOPs per active one (cubic: (1 + 4) 2 d_model).
+    With G = ``knots``: G d_model parameters per latent, (1 + 2) 2 d_model + 8 FLOPs per active one (cubic:
+    (1 + 4) 2 d_model + 30). Source: Liu et al. 2024, arXiv 2404.19756, with inputs that are sparse.
     State: ``W_dec [d_sae, d_model]``, ``knots_dec [d_sae, G - 1, d_model]``, ``b_dec [d_model]``, grids.
     """
 

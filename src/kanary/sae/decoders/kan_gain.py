@@ -45,7 +45,8 @@ class KANGain(CurvedDecoder):
     ``s_i(0) = 0``, piecewise linear or cubic, on a grid that follows the codes; 0 at the start. It can undo the shrinking
     of an L1 penalty latent by latent, but no more than the magnitudes: the control for decoders that turn.
 
-    d_model + G - 1 parameters per latent (G = ``knots``), 2 d_model + 8 FLOPs per active one (cubic: 20).
+    d_model + G - 1 parameters per latent (G = ``knots``), 2 d_model + 8 FLOPs per active one (cubic: 30).
+    Source: ours; KAN-SAE's function per latent (``kan-node``), moved behind the sparsifier.
     State: ``W_dec [d_sae, d_model]``, ``b_dec [d_model]``, ``curves.coefficients [d_sae, 1, G - 1]``, grids.
     """
 

@@ -145,7 +145,7 @@ class KANHidden(HiddenEncoder):
     themselves; a KAN layer as an MLP with spline activations (Yu et al. 2024, arXiv 2407.16674). Grids follow the mean
     and the deviation of each unit's input when the layer joins and twice more; outside, functions are straight lines.
 
-    Parameters and FLOPs as those of ``mlp``, and G = ``knots`` parameters and about 15 FLOPs more per hidden unit.
+    Parameters and FLOPs as those of ``mlp``, and G = ``knots`` parameters and 8 FLOPs (cubic: 30) more per hidden unit.
     ``V`` and ``C`` are zero at the start, which is the linear encoder. State: see :class:`HiddenEncoder`, and
     ``coefficients [h, G]``, the grids, and the spread of the units' inputs while grids still move.
     """

@@ -41,7 +41,7 @@ class KANEdge(LinearEncoder):
     ``base="none"`` the splines begin as the straight lines of the linear encoder (``rbf`` only nearly), there is no
     ``W_enc``, and they learn from the first step on.
 
-    d_model (G + 1) + 1 parameters and 2 d_model (G + 1) FLOPs per latent and token (G = ``knots``), and about 50 per
+    d_model (G + 1) + 1 parameters and 2 d_model (G + 1) FLOPs per latent and token (G = ``knots``), and 30 (hats: 8) per
     coordinate for its basis, shared by all latents. Memory beside the weights: the basis of a tile of tokens.
     State: ``W_enc [d_sae, d_model]``, ``b_enc [d_sae]``, ``V [d_sae, d_model, G]``, grids, the spread of the coordinates.
     Sources: Liu et al. 2024, arXiv 2404.19756 (B-splines); Li 2024, arXiv 2405.06721 (rbf, here without its LayerNorm).

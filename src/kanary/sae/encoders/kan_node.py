@@ -30,8 +30,8 @@ class KANNode(LinearEncoder):
     relu(-z)``, which begins as the identity. Both describe the same functions by numbers that differ by a constant, so
     that Adam, which does not see constants, takes both along the same path.
 
-    d_model + G parameters per latent (G = ``knots``), 2 d_model FLOPs per latent and token, about 15 more per selected one.
-    State: ``W_enc [d_sae, d_model]``, ``b_enc [d_sae]``, ``curves.coefficients [d_sae, 1, G - 1]``, grids.
+    d_model + G parameters per latent (G = ``knots``), 2 d_model FLOPs per latent and token, and 8 (cubic: 30) per
+    selected one. State: ``W_enc [d_sae, d_model]``, ``b_enc [d_sae]``, ``curves.coefficients [d_sae, 1, G - 1]``, grids.
     """
 
     Options = KANNodeOptions
