@@ -164,11 +164,11 @@ def drawn(
         x = knots[:, :1] + (knots[:, -1:] - knots[:, :1]) * torch.linspace(0, 1, POINTS).to(knots)
     weight = torch.ones_like(x) if weight is None else weight
     ends = knots[:, -1:] * torch.tensor([WEAK, STRONG]).to(knots) if ends is None else ends
-    angles = turning(sae, latents, ends) if turns(sae, part) else torch.zeros(len(latents))
     says = "coefficient of its direction" if part == "decoder" else "pre-activation"
     says = "coordinate off its straight line" if turns(sae, part) else says
     for rows in blocks(sae, x.shape[1], len(latents)):
         found = read(sae, part, latents[rows], x[rows], weight[rows])
+        angles = turning(sae, latents[rows], ends[rows]) if turns(sae, part) else torch.zeros(len(x[rows]))
         for at, latent in enumerate(latents[rows].tolist(), rows.start):
             grid = knots[at]
             y, linear = (each[at - rows.start].cpu() for each in found[:2])
@@ -185,7 +185,7 @@ def drawn(
                 y,
                 linear,
                 weight[at],
-                float(angles[at]),
+                float(angles[at - rows.start]),
             )
 
 
