@@ -73,6 +73,22 @@ class Density(NamedTuple):
         return (mean + half * (2 * share - 1)).where(self.values[:, None] > 0, torch.nan)
 
 
+class Strays:
+    """Counts what the functions that latents share, on edges or in a hidden layer, read outside their grids."""
+
+    def __init__(self, sae: SAE) -> None:
+        self.sae, self.tokens, self.read = sae, 0, 0
+        self.outside = self.tokens_outside = 0
+
+    def add(self, x: Tensor) -> None:
+        """Counts raw activations ``x [tokens, d_model]``."""
+        stray = self.sae.encoder.outside(self.sae.standardise(x), self.sae.decoder.b_dec)
+        if stray is not None:
+            self.tokens, self.read = self.tokens + len(stray), self.read + stray.numel()
+            self.outside += int(stray.sum())
+            self.tokens_outside += int(stray.any(1).sum())
+
+
 class Densities:
     """Counts the values that the functions of ``sae`` read, batch by batch, in memory that does not grow with them."""
 

@@ -22,7 +22,7 @@ from kanary.evaluation.pages.report import report
 from kanary.evaluation.peers import LIKE, shuffled
 from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
-from kanary.evaluation.splines import Functions, measure_functions, spline_metrics
+from kanary.evaluation.splines import Functions, measure_functions, spline_metrics, stray_metrics
 from kanary.evaluation.standin import STRAIGHT, Identity, Spliced, StandIn
 from kanary.evaluation.tables import TABLES, write_tables
 from kanary.files import exclusive, write_json, write_text
@@ -127,7 +127,12 @@ def _evaluate(inputs: Inputs, config: EvaluateConfig, quiet: bool) -> Evaluation
     return dataclasses.replace(
         found,
         saes={
-            name: merged(metrics, _from_weights(latents[name]), spline_metrics(functions.get(name, [])))
+            name: merged(
+                metrics,
+                _from_weights(latents[name]),
+                spline_metrics(functions.get(name, [])),
+                stray_metrics(found.details[name].strays),
+            )
             for name, metrics in found.saes.items()
         },
         latents=latents,

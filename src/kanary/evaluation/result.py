@@ -9,7 +9,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from kanary.evaluation.concepts.ground_truth import GroundTruth
-    from kanary.evaluation.densities import Density
+    from kanary.evaluation.densities import Density, Strays
     from kanary.evaluation.splines import Functions
 
 
@@ -54,6 +54,8 @@ class Details:
     """``[points, 2]`` float64: norm of the activation and of the error, for a random sample of tokens (raw units)."""
     densities: Mapping[str, "Density"] = field(default_factory=dict)
     """"encoder" and "decoder", as far as they have functions of single latents: where the values lie that these read."""
+    strays: "Strays | None" = None
+    """What functions that latents share read outside their grids."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kanary.activations.pool import generator
-from kanary.evaluation.densities import Densities
+from kanary.evaluation.densities import Densities, Strays
 from kanary.evaluation.metrics import health_metrics, sparsity_metrics
 from kanary.evaluation.result import Details, Metric
 from kanary.evaluation.standin import PCA, Spliced, StandIn
@@ -157,7 +157,7 @@ class DetailedRow(Row):
         self.strength = torch.zeros(width, dtype=torch.float64, device=device)
         self.position_error = torch.zeros(window, dtype=torch.float64, device=device)
         self.position_tokens = torch.zeros(window, dtype=torch.int64, device=device)
-        self.densities = Densities(standin.sae)
+        self.densities, self.strays = Densities(standin.sae), Strays(standin.sae)
         self.draw = generator(f"points {name}", seed)
         self.points, self.keys = torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0)
         self.fired = torch.zeros(0, width, dtype=torch.bool, device=device)  # [windows, d_sae] of this batch
@@ -170,6 +170,7 @@ class DetailedRow(Row):
         self.strength += torch.bincount(codes.indices, weights=values, minlength=codes.d_sae)
         self.fired[view.window[piece][codes.rows()], codes.indices] = True
         self.densities.add(view.x[piece], codes)
+        self.strays.add(view.x[piece])
 
     def look(self, view: View, error: Tensor) -> None:
         self.windows_fired += self.fired.sum(0)
@@ -197,6 +198,7 @@ class DetailedRow(Row):
             position_tokens=self.position_tokens.cpu(),
             norms=self.points,
             densities=self.densities.result(),
+            strays=self.strays,
         )
 
 

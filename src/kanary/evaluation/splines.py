@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kanary.evaluation.densities import INSIDE, Density
+from kanary.evaluation.densities import INSIDE, Density, Strays
 from kanary.evaluation.latents import writes_residual
 from kanary.evaluation.result import Metric
 from kanary.lm import LanguageModel
@@ -217,6 +217,14 @@ def spline_metrics(found: list[Functions]) -> dict[str, dict[str, Metric]]:
     """
     numbers = {f"{each.part}_{name}": metric for each in found for name, metric in _metrics(each)}
     return {"splines": numbers} if numbers else {}
+
+
+def stray_metrics(found: Strays | None) -> dict[str, dict[str, Metric]]:
+    """The same shares for functions that latents share, on edges or in a hidden layer; empty where there are none."""
+    if found is None or not found.read:
+        return {}
+    shares = {"values_outside": (found.outside, found.read), "tokens_outside": (found.tokens_outside, found.tokens)}
+    return {"splines": {f"encoder_{name}": Metric(some / n, NAN, NAN, n) for name, (some, n) in shares.items()}}
 
 
 def _metrics(of: Functions) -> Iterator[tuple[str, Metric]]:

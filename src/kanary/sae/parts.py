@@ -97,6 +97,13 @@ class Encoder(Part):
         values = pre[pattern.rows(), pattern.latents]
         return Active(values, pattern.renamed(latents, self.d_sae), x)
 
+    def outside(self, x: Tensor, shift: Tensor) -> Tensor | None:
+        """Where functions of what many latents share read beyond their grids; None for encoders without such functions.
+
+        ``x [tokens, d_model]`` standardised, ``shift [d_model]`` as in :meth:`select` -> ``[tokens, functions]`` bool.
+        """
+        return None
+
     def meet(self, sparsifier: "Sparsifier") -> None:
         """Called once, when the SAE is made, before any weights are loaded."""
 

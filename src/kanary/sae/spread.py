@@ -78,7 +78,7 @@ class Spread(nn.Module):
         self.forget()
 
 
-def share_outside(basis: Basis, values: Tensor) -> Tensor:
-    """``[columns]``, the share of the rows of ``values [n, columns]`` that lie outside each column's grid."""
+def outside(basis: Basis, values: Tensor) -> Tensor:
+    """``[n, columns]`` bool: whether ``values [n, columns]`` lie outside each column's grid."""
     low, high = basis.ends(None)
-    return 1 - ((values >= low) & (values <= high)).to(basis.grid.dtype).mean(0)
+    return (values < low) | (values > high)

@@ -55,8 +55,8 @@ def outside_grids(metrics: Metrics) -> Iterator[str]:
         if share > TOO_MUCH:
             yield (
                 f"{percent(share)} of what the {part}'s functions read lies outside their grids, where they are straight "
-                "lines: the values have grown since the grids were last moved. Train longer, or let the functions join later "
-                "(joins), so that the grids follow."
+                "lines. Grids follow the values until half of training is over: update them by training on such text, "
+                "longer, or with functions that join later (joins)."
             )
 
 

@@ -16,7 +16,7 @@ from kanary.kernels import linear_at, product_at
 from kanary.sae.curves import CurveOptions, Schedule
 from kanary.sae.encoders.linear import LinearEncoder
 from kanary.sae.parts import Active, Sparsifier, part
-from kanary.sae.spread import Spread, share_outside
+from kanary.sae.spread import Spread, outside
 from kanary.splines import make_basis
 
 GRIDS = ("hat", "bspline", "rbf", "chebyshev")
@@ -176,10 +176,10 @@ class KANHidden(HiddenEncoder):
                 self.spread.count(self._inputs(x, shift))
         return super().select(x, shift, sparsifier, precision, latents)
 
+    @torch.no_grad()
     def outside(self, x: Tensor, shift: Tensor) -> Tensor:
-        """``[h]``, the share of ``x [tokens, d_model]`` for which each unit's input lies outside its grid."""
-        with torch.no_grad():
-            return share_outside(self.basis, self._inputs(x, shift))
+        """``[tokens, h]``: whether each unit's input lies outside its grid."""
+        return outside(self.basis, self._inputs(x, shift))
 
     def before_step(self, step: int, steps: int) -> None:
         super().before_step(step, steps)

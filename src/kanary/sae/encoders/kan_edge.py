@@ -15,7 +15,7 @@ from kanary.sae.curves import CurveOptions, Schedule
 from kanary.sae.encoders.hidden import GRIDS, START
 from kanary.sae.encoders.linear import LinearEncoder, Term
 from kanary.sae.parts import TILE, Active, Encoder, Sparsifier, part
-from kanary.sae.spread import Spread, share_outside
+from kanary.sae.spread import Spread, outside
 from kanary.splines import Basis, fit, make_basis
 from kanary.splines.bases import BSpline
 
@@ -107,10 +107,10 @@ class KANEdge(LinearEncoder):
             pre = product_at(based, self.W_enc, pre, pattern)
         return Active(pre if self.asleep else edges(shifted, self.V, pre, self.basis, pattern), pattern, x)
 
+    @torch.no_grad()
     def outside(self, x: Tensor, shift: Tensor) -> Tensor:
-        """``[d_model]``, the share of ``x [tokens, d_model]`` for which each coordinate lies outside its grid."""
-        with torch.no_grad():
-            return share_outside(self.basis, x - shift)
+        """``[tokens, d_model]``: whether each coordinate lies outside its grid."""
+        return outside(self.basis, x - shift)
 
     def before_step(self, step: int, steps: int) -> None:
         if self.schedule.moves(step, steps):

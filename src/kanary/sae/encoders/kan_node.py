@@ -78,14 +78,6 @@ class KANNode(LinearEncoder):
         bent: Tensor = self.curves(strength, latents)
         return bent + (z if self.options.start == "zero" else -F.relu(-z))
 
-    def outside(self, x: Tensor, shift: Tensor, sparsifier: Sparsifier) -> float:
-        """Share of the selected positive entries of ``x [tokens, d_model]`` that lie beyond their latent's grid."""
-        active = super().select(x, shift, sparsifier)
-        assert active is not None
-        assert active.pattern is not None
-        on = active.pre > 0
-        return self.curves.basis.share_outside(active.pre[on], active.pattern.latents[on])
-
     def before_step(self, step: int, steps: int) -> None:
         self.curves.before_step(step, steps)
         joined = self.curves.schedule.joined(step, steps)
