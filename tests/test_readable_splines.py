@@ -296,15 +296,15 @@ def test_what_shared_functions_read_outside_their_grids_is_counted(encoder: str)
             weights.copy_(torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
         read_by = x if encoder == "kan-edge" else x @ part.P.T + part.c
     stray = [[bool(v < grid[j, 0] or v > grid[j, -1]) for j, v in enumerate(row)] for row in read_by]
-    strays = Strays(sae)
-    strays.add(x[:7])
-    strays.add(x[7:])
+    strays = Strays()
+    strays.add(sae, x[:7])
+    strays.add(sae, x[7:])
     found = stray_metrics(strays)["splines"]
     total = sum(map(sum, stray))
     assert 0 < total < 90 * 6
     assert found["encoder_values_outside"].value == pytest.approx(total / (90 * 6))
     assert found["encoder_tokens_outside"].value == pytest.approx(sum(map(any, stray)) / 90)
-    assert stray_metrics(Strays(SAE(SAEConfig(6, 8, sparsifier={"name": "relu"})))) == {}
+    assert stray_metrics(Strays()) == {}
 
 
 def test_an_evaluation_says_what_shared_functions_read_outside(

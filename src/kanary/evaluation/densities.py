@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -73,18 +74,23 @@ class Density(NamedTuple):
         return (mean + half * (2 * share - 1)).where(self.values[:, None] > 0, torch.nan)
 
 
+@dataclass
 class Strays:
-    """Counts what the functions that latents share, on edges or in a hidden layer, read outside their grids."""
+    """What the functions that latents share, on edges or in a hidden layer, read outside their grids."""
 
-    def __init__(self, sae: SAE) -> None:
-        self.sae, self.tokens, self.read = sae, 0, 0
-        self.outside = self.tokens_outside = 0
+    read: int = 0
+    """Values that functions read."""
+    outside: int = 0
+    """Of these, outside the function's grid."""
+    tokens: int = 0
+    tokens_outside: int = 0
+    """Tokens with any such value."""
 
-    def add(self, x: Tensor) -> None:
-        """Counts raw activations ``x [tokens, d_model]``."""
-        stray = self.sae.encoder.outside(self.sae.standardise(x), self.sae.decoder.b_dec)
+    def add(self, sae: SAE, x: Tensor) -> None:
+        """Counts raw activations ``x [tokens, d_model]``; nothing where the encoder has no such functions."""
+        stray = sae.encoder.outside(sae.standardise(x), sae.decoder.b_dec)
         if stray is not None:
-            self.tokens, self.read = self.tokens + len(stray), self.read + stray.numel()
+            self.read, self.tokens = self.read + stray.numel(), self.tokens + len(stray)
             self.outside += int(stray.sum())
             self.tokens_outside += int(stray.any(1).sum())
 

@@ -157,7 +157,7 @@ class DetailedRow(Row):
         self.strength = torch.zeros(width, dtype=torch.float64, device=device)
         self.position_error = torch.zeros(window, dtype=torch.float64, device=device)
         self.position_tokens = torch.zeros(window, dtype=torch.int64, device=device)
-        self.densities, self.strays = Densities(standin.sae), Strays(standin.sae)
+        self.densities, self.strays = Densities(standin.sae), Strays()
         self.draw = generator(f"points {name}", seed)
         self.points, self.keys = torch.zeros(0, 2, dtype=torch.float64), torch.zeros(0)
         self.fired = torch.zeros(0, width, dtype=torch.bool, device=device)  # [windows, d_sae] of this batch
@@ -170,7 +170,7 @@ class DetailedRow(Row):
         self.strength += torch.bincount(codes.indices, weights=values, minlength=codes.d_sae)
         self.fired[view.window[piece][codes.rows()], codes.indices] = True
         self.densities.add(view.x[piece], codes)
-        self.strays.add(view.x[piece])
+        self.strays.add(self.densities.sae, view.x[piece])
 
     def look(self, view: View, error: Tensor) -> None:
         self.windows_fired += self.fired.sum(0)
