@@ -1,6 +1,7 @@
 """KAN decoders in training: directions stay as they should be, grids follow the codes, planted curves are found."""
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from kan_decoders import (
 )
 from kanary.lab.synthetic import SyntheticActivations, SyntheticConfig
 from kanary.sae import SAE, SparseCodes
-from kanary.training.learner import Learner
+from kanary.training.config import TrainConfig
+from kanary.training.learner import Learner, begin
 from kanary.training.revival import REVIVALS
 from planted import planted
 
@@ -187,3 +189,29 @@ def test_planted_curves_are_reconstructed_better_than_by_straight_latents(
     linear = unexplained("linear", kind, curved)
     for form in forms:
         assert unexplained(form, kind, curved) < 0.7 * linear, form
+
+
+def test_the_angle_of_planted_curves_is_read_back_after_training() -> None:
+    planted_curves = SyntheticConfig(
+        features=6, d_model=12, active=1.5, zipf=0.0, curved=0.5, turn=math.radians(60), directions="spread"
+    )
+    source, steps, size = SyntheticActivations(planted_curves), 600, 128
+    config = TrainConfig(sae="topk", k=2, width=6, batch=size, tokens=steps * size, decoder="kan-bend", lr=0.02)
+    sae = SAE(config.sae_config(12, {"site": "synthetic", "model": "planted"}))
+    begin(sae, next(source.batches(4096, stream="first"))[0], "median", config.seed)
+    learner = Learner(sae, config)
+    for step, (x, _) in zip(range(steps), source.batches(size), strict=False):
+        learner.step(x, step)
+    x, truth = next(source.batches(8192, stream="judge"))
+    fires, fired = (codes.to_dense() > 0 for codes in (sae.eval().encode(x), truth))
+    both = torch.corrcoef(torch.cat([fired, fires], 1).double().T)[:6, 6:].nan_to_num()
+    own = both.max(1)
+    found = [each.turning for each in sae.splines(own.indices, x)]
+    curved, straight = (
+        [found[i] for i in range(6) if own.values[i] > 0.8 and source.is_curved[i] == on] for on in (True, False)
+    )
+    # intensities are spread evenly, so that 80 % of the turn lies between a tenth and nine tenths of them
+    assert len(curved) == 3
+    assert curved == pytest.approx([48.0] * 3, abs=6)
+    assert straight
+    assert max(straight) < 10
