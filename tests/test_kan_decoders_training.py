@@ -195,7 +195,7 @@ def test_the_angle_of_planted_curves_is_read_back_after_training() -> None:
     planted_curves = SyntheticConfig(
         features=6, d_model=12, active=1.5, zipf=0.0, curved=0.5, turn=math.radians(60), directions="spread"
     )
-    source, steps, size = SyntheticActivations(planted_curves), 600, 128
+    source, steps, size = SyntheticActivations(planted_curves), 1000, 128
     config = TrainConfig(sae="topk", k=2, width=6, batch=size, tokens=steps * size, decoder="kan-bend", lr=0.02)
     sae = SAE(config.sae_config(12, {"site": "synthetic", "model": "planted"}))
     begin(sae, next(source.batches(4096, stream="first"))[0], "median", config.seed)
