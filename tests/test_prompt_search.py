@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,14 @@ def test_the_command_reads_lists_and_prints_what_the_function_finds(
     assert json.loads((tmp_path / "found.json").read_text())["found"][0]["latent"] == HAPPY
     assert "[ happy]" in said.out
     assert "By chance" in said.out
+    of_positive, of_negative = re.findall(r"out (\d+) of (\d+) still are", said.out)
+    aurocs = [each["held_out"]["auroc"] for each in json.loads((tmp_path / "found.json").read_text())["found"]]
+    assert int(of_positive[0]) + int(of_negative[0]) == sum(each["low"] > 0.5 for each in aurocs) > 0
+    assert int(of_positive[1]) + int(of_negative[1]) == len(aurocs)
+    assert "are few" not in said.out
+    for name in ("with.txt", "without.txt"):
+        (tmp_path / name).write_text("\n".join((tmp_path / name).read_text().splitlines()[:9]))
+    assert "4 held out are few" in kanary(*words, "--negative", tmp_path / "without.txt").out
     assert "both --positive" in kanary(*words).message
     assert "cannot be read" in kanary(*words, "--negative", tmp_path / "nowhere.txt").message
     (tmp_path / "gap.txt").write_text("one\n\ntwo\n")

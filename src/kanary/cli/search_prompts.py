@@ -9,7 +9,7 @@ from kanary.errors import KanaryError
 
 if TYPE_CHECKING:
     from kanary.evaluation.result import Metric
-    from kanary.interventions.prompt_search import PromptSearch
+    from kanary.interventions.prompt_search import PromptSearch, Separating
 
 HELP = """Find the features that tell two lists of prompts apart.
 
@@ -24,6 +24,11 @@ named. The line about shuffled lists says what chance alone would find.
 With **--concept**, a concept of the labelled corpus, the rank of the latent that stands for it is told; without lists, the
 prompts are passages with the concept, and the same passages without it.
 """
+
+
+HEAD = ("feature", "AUROC", "difference", "rank share", "d", "fires in +/−", "strongest at")
+FEW = 10
+"""Prompts held out of either kind, below which a warning is given."""
 
 
 def command(
@@ -70,18 +75,23 @@ def command(
 
 def _lines(found: "PromptSearch") -> list[str]:
     sizes = ", ".join(f"{a} {side} prompts and {b} held out" for side, (a, b) in found.prompts.items())
-    lines = [f"Features at {found.site} ({found.where}), chosen on {sizes}. Numbers are those of the held-out ones."]
-    for side in ("positive", "negative"):
-        lines += ["", f"Stronger in the {side} prompts, best first by {found.by}:", ""]
+    lines = [
+        f"Features at {found.site} ({found.where}), chosen on {sizes}.",
+        "Scores are those of the prompts held out; how often a feature fires is said of all.",
+    ]
+    if (fewest := min(b for _, b in found.prompts.values())) < FEW:
         lines.append(
-            f"{'feature':>9}  {'AUROC':<18}{'difference':<21}{'rank share':<21}{'d':<19}{'fires in +/−':<14}strongest at"
+            f"{fewest} held out are few: intervals say how little they show. Give {2 * FEW} prompts of each kind."
         )
-        for each in (each for each in found.found if each.side == side):
-            scores = each.held_out
-            cells = f"{_metric(scores['auroc'], 2):<18}{_metric(scores['mean_difference'], 2):<21}"
-            cells += f"{_metric(scores['rank_share'], 3):<21}{_metric(scores['cohens_d'], 1):<19}"
-            fires = f"{each.fires[0]:.0%} / {each.fires[1]:.0%}"
-            lines.append(f"{each.latent:>9}  {cells}{fires:<14}{_around(each.strongest.tokens, each.strongest.at)}")
+    for side in ("positive", "negative"):
+        here = [each for each in found.found if each.side == side]
+        held = sum(each.held_out["auroc"].low > 0.5 for each in here)  # scores are those of the side
+        lines += [
+            "",
+            f"Stronger in the {side} prompts that they were chosen on, best first there by {found.by}; on those held",
+        ]
+        lines += [f"out {held} of {len(here)} still are, beyond the interval of their AUROC:", ""]
+        lines += _aligned([HEAD, *map(_cells, here)])
     control = found.control
     lines += [
         "",
@@ -97,6 +107,30 @@ def _lines(found: "PromptSearch") -> list[str]:
             f"The latent that stands for {truth.concept} is {truth.latent} (F1 {truth.f1:.2f}); its rank is {ranks}{out}."
         )
     return lines
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """The first column to the right, the others to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].rjust(widths[0] + 2), *(cell.ljust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _cells(each: "Separating") -> tuple[str, ...]:
+    scores = each.held_out
+    return (
+        str(each.latent),
+        _metric(scores["auroc"], 2),
+        _metric(scores["mean_difference"], 2),
+        _metric(scores["rank_share"], 3),
+        _metric(scores["cohens_d"], 1),
+        f"{each.fires[0]:.0%} / {each.fires[1]:.0%}",
+        _around(each.strongest.tokens, each.strongest.at),
+    )
 
 
 def _metric(metric: "Metric", digits: int) -> str:

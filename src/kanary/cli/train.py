@@ -20,13 +20,14 @@ it rewrites every activation as a sum of a few out of many directions, so that s
     kanary train --model bundled --site resid_post.3 --text labelled --sae topk --k 32 --width 1K --tokens 300K
 
 **Model, site, text.** MODEL is a folder, a name on the Hugging Face Hub, or bundled, the small Llama that comes with Kanary
-and reads text that Kanary writes: the second line above needs no download and takes a minute. The site is where activations
-are read: resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind that the
-model knows.
+and reads text that Kanary writes: the second line above needs no download and takes two or three minutes. The site is where
+activations are read: resid_post.12 is the residual stream after block 12 (blocks count from 0). The text should be of the kind
+that the model knows.
 
 **SAE.** topk keeps the k largest latents of every token: the easiest to train. batchtopk shares k x tokens over a batch.
 jumprelu, gated and relu learn how many latents fire; say how many you want with --target-l0. With any of them, --encoder
-refine explains more with as many active latents, at some cost in time.
+refine explains more with as many active latents, at some cost in time. What else a part can be told (--set knots=3) is
+in docs/kan.md.
 
 **How many?** A width of 8 to 32 times the activation's and 16 to 64 active latents are usual. More active latents explain
 more and are harder to read.
@@ -35,7 +36,7 @@ more and are harder to read.
 
 **Stopping.** Ctrl-C, --budget 2h or a crash lose nothing but the steps since the last checkpoint: kanary train --resume RUN
 
-At the end the SAE is tested on held-out text, beside two controls that no training could explain.
+At the end the SAE is tested on held-out text, beside controls: the identity, PCA, the same SAE untrained, random directions.
 """
 
 

@@ -1,5 +1,6 @@
 """What a run will take, said before it starts: time, memory, disk."""
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,9 +9,12 @@ import torch
 
 from kanary.activations.source import ActivationSource
 from kanary.lm import LanguageModel
+from kanary.sae import SAE
 from kanary.sae.parts import TILE
 from kanary.training.config import TrainConfig
+from kanary.training.learner import Learner, begin
 
+TRIAL = 2048  # latents and, a quarter of it, tokens of the steps by which other parts are held against linear ones
 STEP_OVER_MATMUL = 2.2  # a training step over its encode matmul, between TopK and the dense kinds (bench/train_step.py)
 
 
@@ -29,10 +33,17 @@ def estimate(configs: Mapping[str, TrainConfig], source: ActivationSource, lm: L
     """Times one forward of the model and one encode matmul per width; the rest is arithmetic."""
     config = next(iter(configs.values()))
     parameters, seconds_per_step, working = 0, 0.0, 0
+    ratios: dict[
+        object, float
+    ] = {}  # SAEs of one run differ in the seed or the sparsity more often than in their parts
     for each in configs.values():
         d = source.widths[each.site or source.sites[0]]
-        parameters += 2 * d * each.width + each.width + d
-        seconds_per_step += STEP_OVER_MATMUL * _matmul(config.batch, d, each.width, source.device)
+        parameters += _parameters(each, d)
+        parts = each.encoder, each.decoder, each.sae, each.width, repr(each.options)
+        if parts not in ratios:
+            ratios[parts] = _over_linear(each, d, source.device)
+        matmuls = STEP_OVER_MATMUL * ratios[parts]
+        seconds_per_step += matmuls * _matmul(config.batch, d, each.width, source.device)
         working = max(working, 4 * (2 * TILE + 6 * config.batch * d + 3 * 32 * config.batch + 2 * d * each.width))
     if config.store is None:
         seconds_per_step += config.batch / _harvest_rate(source, lm)
@@ -49,6 +60,42 @@ def estimate(configs: Mapping[str, TrainConfig], source: ActivationSource, lm: L
         memory if on_gpu else 0,
         checkpoints + 4 * parameters,
     )
+
+
+def _parameters(config: TrainConfig, d_model: int) -> int:
+    """Of the real modules. They grow in proportion to the width, so that two small ones tell, whatever the size."""
+    small = max(64, config.k or 0)
+    if config.width <= 2 * small:
+        return _count(config, config.width, d_model)
+    few, twice = (_count(config, width, d_model) for width in (small, 2 * small))
+    return few + (twice - few) * (config.width - small) // small
+
+
+def _count(config: TrainConfig, width: int, d_model: int) -> int:
+    sae = SAE(dataclasses.replace(config, width=width, matryoshka=()).sae_config(d_model))
+    return sum(each.numel() for each in sae.parameters())
+
+
+def _over_linear(config: TrainConfig, d_model: int, device: torch.device) -> float:
+    """How many times as long a step takes as with a linear encoder and decoder, from a few of at most ``TRIAL`` latents."""
+    if config.encoder == config.decoder == "linear":
+        return 1.0
+    small = dataclasses.replace(config, width=min(config.width, TRIAL), matryoshka=(), lr=None)
+    plain = dataclasses.replace(small, encoder="linear", decoder="linear", options={})
+    return _step(small, d_model, device) / _step(plain, d_model, device)
+
+
+def _step(config: TrainConfig, d_model: int, device: torch.device) -> float:
+    """Seconds of a step in the middle of training, when all parts have joined, on noise; the best of three."""
+    x = torch.randn(min(config.batch, TRIAL // 4), d_model, device=device)
+    sae = SAE(config.sae_config(d_model)).to(device)
+    begin(sae, x, "mean", 0)
+    learner, best = Learner(sae, config), float("inf")
+    for step in range(4):
+        began = time.perf_counter()
+        learner.step(x, config.steps // 2 + step)  # its numbers are read, so that a GPU has finished
+        best = min(best, time.perf_counter() - began) if step else best
+    return best
 
 
 def _matmul(n: int, d: int, width: int, device: torch.device) -> float:
