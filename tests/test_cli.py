@@ -16,8 +16,13 @@ import kanary as library
 from kanary.activations.harvest import HarvestConfig
 from kanary.activations.store import ActivationStore
 from kanary.cli import COMMANDS, _build
+from kanary.sae import SAE
+from kanary.sae.parts import DECODERS, ENCODERS, import_parts
 from kanary.training.config import TrainConfig
+from kanary.training.estimate import _parameters
 from runs import KINDS, Child, assert_same, flags, kanary, small, steps_logged, weights, write_stories
+
+import_parts()
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,21 @@ def test_info_tells_of_a_run_that_is_not_finished(tiny_llama: Path, text: Path, 
     assert kanary("train", *flags(fields), "--budget", "0s").code == 0
     out = kanary("info", tmp_path / "run").out
     assert f"Not finished: 1 of 40 steps. Go on with: kanary train --resume {tmp_path / 'run'}" in out
+    resumed = kanary("train", "--resume", tmp_path / "run", "--budget", "1h")
+    assert "About to take 39 of 40 steps" in resumed.err
+    assert "measured on 500 tokens" in resumed.err
+    (tmp_path / "run" / "metrics.json").unlink()  # as after a stop while it was measured
+    assert "Not finished: trained, but not measured." in kanary("info", tmp_path / "run").out
+    assert "All 40 steps are taken. Then the result is measured" in kanary("train", "--resume", tmp_path / "run").err
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_the_estimate_counts_the_parameters_of_the_chosen_parts(encoder: str, decoder: str) -> None:
+    for sae, width in (("topk", 100), ("batchtopk", 640), ("jumprelu", 1000), ("gated", 256)):
+        config = TrainConfig(sae=sae, encoder=encoder, decoder=decoder, width=width, k=40 if "topk" in sae else None)
+        real = SAE(config.sae_config(24))
+        assert _parameters(config, 24) == sum(each.numel() for each in real.parameters())
 
 
 def test_info_tells_of_an_sae_and_of_a_store(finished: Path, store: Path) -> None:

@@ -78,13 +78,14 @@ def _run(path: Path) -> Iterator[str]:
     source = config["model"] or config["store"]
     yield f"Run {path}: {sae} of width {width} at {site or 'the first site'} of {source}"
     if (path / "metrics.json").is_file():
-        yield f"Finished: {steps:,} steps, {config['tokens']:,} tokens."
+        yield f"Finished: {steps:,} steps, {steps * int(config['batch']):,} tokens."
         yield from _numbers(path / "metrics.json")
         several = sorted(file.parent for file in (path / "sae").glob("*/config.json"))
         for folder in several or [path]:
             yield f"Load it: kanary.SAE.from_pretrained({str(folder)!r})"
     else:
-        yield f"Not finished: {done:,} of {steps:,} steps. Go on with: kanary train --resume {path}"
+        so_far = f"{done:,} of {steps:,} steps" if done < steps else "trained, but not measured"
+        yield f"Not finished: {so_far}. Go on with: kanary train --resume {path}"
 
 
 def _numbers(path: Path) -> list[str]:

@@ -103,7 +103,7 @@ def _train(folder: Path, configs: Mapping[str, TrainConfig], quiet: bool) -> Run
         write_text(folder / "config.yaml", dump_yaml(written))
     loggers = open_loggers(config.log, folder, {"runs": list(configs)}, _steps_done(folder))
     if not quiet:
-        say(about["text_check"], estimate(configs, source, lm))
+        say(about["text_check"], estimate(configs, source, lm), _steps_done(folder), config.eval_tokens)
     try:
         with TrainingProgress(configs, _steps_done(folder), quiet=quiet) as progress:
             trained_on = {key: value for key, value in about.items() if key != "text_check"}

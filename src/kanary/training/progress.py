@@ -15,8 +15,8 @@ from kanary.training.learner import StepStats
 LINES = 20  # without a terminal, about so many lines per run instead of a bar
 
 
-def say(check: TextCheck, cost: Estimate) -> None:
-    """The lines before the first step."""
+def say(check: TextCheck, cost: Estimate, done: int, measured: int) -> None:
+    """The lines before the first step; ``done`` steps are behind, and the end is ``measured`` on so many tokens."""
     console = Console(stderr=True, highlight=False)
     console.print(
         f"The model loses {check.loss_nats:.2f} nats per token on this text (guessing: {check.ln_vocab:.2f})."
@@ -24,11 +24,19 @@ def say(check: TextCheck, cost: Estimate) -> None:
     if check.warning:
         console.print(f"[bold]Warning:[/bold] {check.warning}", soft_wrap=True)
     where = f"GPU memory {_bytes(cost.gpu)}" if cost.gpu else f"memory {_bytes(cost.ram)}"
-    console.print(
-        f"About to take {cost.steps:,} steps for {cost.parameters:,} parameters: roughly {_duration(cost.seconds)}, "
-        f"{where} beside the model, {_bytes(cost.disk)} on disk.",
-        soft_wrap=True,
+    left = cost.steps - done
+    takes = _duration(cost.seconds * left / cost.steps)
+    steps = f"{left:,} of {cost.steps:,}" if done else f"{left:,}"
+    line = (
+        f"About to take {steps} steps for {cost.parameters:,} parameters: roughly {takes}, "
+        f"{where} beside the model, {_bytes(cost.disk)} on disk."
     )
+    then = (
+        f" Then the result is measured on {measured:,} tokens that are held out, which is not in this time."
+        if measured
+        else ""
+    )
+    console.print(line + then if left else f"All {cost.steps:,} steps are taken.{then}", soft_wrap=True)
 
 
 class TrainingProgress:
