@@ -125,7 +125,11 @@ def _census(of: Functions) -> Figure:
     reading = "Each function is named over the values it reads, weighted by how often they occur. "
     reading += f"The most common names that explain 99 % of the variance: {common}." if common else "None has a name."
     if of.turns:
-        reading += " Named is the coordinate off the straight line: constant means that a latent stays straight."
+        reading += (
+            " Named is the coordinate across the latent's axis, the one that training found: constant means that the latent "
+            "stays straight, and so does linear, along another axis. The same curve has another formula on other axes; its "
+            "angle and its curvature have not."
+        )
     return Figure(title, picture, reading, Table(["kind", "latents"], [[k, f"{n:,}"] for k, n in kinds.items()]))
 
 
