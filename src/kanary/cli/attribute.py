@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 HELP = """Show which features, at which tokens, raise a prediction.
 
-    kanary attribute runs/first --prompt "Anna went home because" --token " she" --against " he"
+    kanary attribute runs/first --prompt "Anna had wanted to sail round the world; instead" --token " she" --against " he"
 
-    kanary attribute runs/both --sae early --prompt "Anna went home" --latent 17 --of late
+    kanary attribute runs/both --sae early --prompt "Anna had wanted to sail" --latent 17 --of late
 
 Without **--token** it is the likeliest next token. With **--latent** and **--of** it is, instead of a token, a latent of
 another SAE of the run, at a later site.
