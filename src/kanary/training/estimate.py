@@ -39,7 +39,7 @@ def estimate(configs: Mapping[str, TrainConfig], source: ActivationSource, lm: L
     for each in configs.values():
         d = source.widths[each.site or source.sites[0]]
         parameters += _parameters(each, d)
-        parts = each.encoder, each.decoder, each.sae, each.width, repr(each.options)
+        parts = d, each.encoder, each.decoder, each.sae, each.width, repr(each.options)
         if parts not in ratios:
             ratios[parts] = _over_linear(each, d, source.device)
         matmuls = STEP_OVER_MATMUL * ratios[parts]
