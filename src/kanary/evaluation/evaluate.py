@@ -219,7 +219,7 @@ def _capability(
     }
     standins |= controls
     windows = Windows(inputs.text, inputs.lm, window=sampling.window, batch=16, part=inputs.part)
-    with bar("testing capability", (1 + len(standins)) * config.prompts, "prompts", quiet) as show:
+    with bar("testing capability", (1 + len(standins)) * config.prompts, "answers", quiet) as show:
         found = capability(inputs.lm, windows, standins, config.prompts, config.seed, show=show)
     return found if found.prompts else None
 
