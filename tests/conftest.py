@@ -10,17 +10,10 @@ import pytest
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # There are as many workers as cores, and one more: threads would only wait for each other.
+    # There is a worker for every core: more threads would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from kanary.lm import LanguageModel, load_model
-
-
-@pytest.hookimpl(optionalhook=True)  # pytest-xdist may not be there
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: tests often wait, for a browser or for another process."""
-    return (os.cpu_count() or 1) + 1
-
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
