@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import kanary as library
@@ -19,7 +20,7 @@ from kanary.cli import COMMANDS, _build
 from kanary.sae import SAE
 from kanary.sae.parts import DECODERS, ENCODERS, import_parts
 from kanary.training.config import TrainConfig
-from kanary.training.estimate import _parameters
+from kanary.training.estimate import _over_linear, _parameters
 from runs import KINDS, Child, assert_same, flags, kanary, small, steps_logged, weights, write_stories
 
 import_parts()
@@ -112,6 +113,13 @@ def test_the_estimate_counts_the_parameters_of_the_chosen_parts(encoder: str, de
         config = TrainConfig(sae=sae, encoder=encoder, decoder=decoder, width=width, k=40 if "topk" in sae else None)
         real = SAE(config.sae_config(24))
         assert _parameters(config, 24) == sum(each.numel() for each in real.parameters())
+
+
+@pytest.mark.parametrize("given", [{"k": 3000}, {"options": {"k": 3000}}])
+def test_more_active_latents_than_a_trial_has_can_be_estimated(given: dict[str, Any]) -> None:
+    config = TrainConfig(sae="topk", encoder="refine", width=6200, batch=64, tokens=6400, **given)
+    assert _parameters(config, 4) == 2 * 4 * 6200 + 6200 + 4 + 2 * 6200
+    assert _over_linear(config, 4, torch.device("cpu")) > 0
 
 
 def test_info_tells_of_an_sae_and_of_a_store(finished: Path, store: Path) -> None:

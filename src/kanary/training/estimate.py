@@ -64,7 +64,7 @@ def estimate(configs: Mapping[str, TrainConfig], source: ActivationSource, lm: L
 
 def _parameters(config: TrainConfig, d_model: int) -> int:
     """Of the real modules. They grow in proportion to the width, so that two small ones tell, whatever the size."""
-    small = max(64, config.k or 0)
+    small = max(64, _active(config))
     if config.width <= 2 * small:
         return _count(config, config.width, d_model)
     few, twice = (_count(config, width, d_model) for width in (small, 2 * small))
@@ -80,9 +80,15 @@ def _over_linear(config: TrainConfig, d_model: int, device: torch.device) -> flo
     """How many times as long a step takes as with a linear encoder and decoder, from a few of at most ``TRIAL`` latents."""
     if config.encoder == config.decoder == "linear":
         return 1.0
-    small = dataclasses.replace(config, width=min(config.width, TRIAL), matryoshka=(), lr=None)
+    width = min(config.width, max(TRIAL, _active(config)))
+    small = dataclasses.replace(config, width=width, matryoshka=(), lr=None)
     plain = dataclasses.replace(small, encoder="linear", decoder="linear", options={})
     return _step(small, d_model, device) / _step(plain, d_model, device)
+
+
+def _active(config: TrainConfig) -> int:
+    """Latents that a width must have at least, where k was given."""
+    return int(config.options.get("k", config.k or 0))
 
 
 def _step(config: TrainConfig, d_model: int, device: torch.device) -> float:
