@@ -127,8 +127,8 @@ def _census(of: Functions) -> Figure:
     if of.turns:
         reading += (
             " Named is the coordinate across the latent's axis, the one that training found: constant means that the latent "
-            "stays straight, and so does linear, along another axis. The same curve has another formula on other axes; its "
-            "angle and its curvature have not."
+            "stays straight, and so does linear, along another axis. The same curve has another formula on other axes; "
+            "angle and curvature do not depend on them."
         )
     return Figure(title, picture, reading, Table(["kind", "latents"], [[k, f"{n:,}"] for k, n in kinds.items()]))
 
