@@ -337,6 +337,21 @@ def test_only_chooses_where_all_sparsifiers_are_trained(finished: Study, design_
     assert of("a").sparsifiers() == []
 
 
+def test_all_sparsifiers_wait_for_the_best_family_and_say_so(design_path: Path, tmp_path: Path) -> None:
+    answer = kanary("study", design_path, "--out", tmp_path / "out", "--only", "matched")
+    assert answer.code == 0
+    assert "All sparsifiers at matched L0. Not begun" in answer.err
+    assert "name one as `best`" in (tmp_path / "out" / "report.md").read_text()
+    values = yaml.safe_load(design_path.read_text())
+    values["matched"]["best"] = "kan-bend"
+    named = tmp_path / "named.yaml"
+    named.write_text(yaml.safe_dump(values))
+    assert {cell.variant.family for cell in open_study(str(named), tmp_path / "new", only=["matched"]).sparsifiers()} == {
+        "linear",
+        "kan-bend",
+    }
+
+
 def test_all_sparsifiers_are_read_at_one_l0(finished: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers that are linear in log L0 are read off exactly at an L0 that nothing hit."""
     matched = dataclasses.replace(finished.design.matched, targets=(3, 5))
@@ -346,7 +361,7 @@ def test_all_sparsifiers_are_read_at_one_l0(finished: Study, monkeypatch: pytest
         gain, l0 = 0.1 if cell.variant.family == "kan-bend" else 0.0, 1.1 * cell.l0
         numbers[cell] = {"l0": l0, "fvu": 1 - 0.2 * math.log(l0) - gain - 0.001 * cell.seed}
     monkeypatch.setattr(Study, "numbers", lambda *_: Numbers(numbers))
-    monkeypatch.setattr("kanary.lab.study.findings.best_family", lambda *_: "kan-bend")
+    monkeypatch.setattr(finished, "best", lambda: "kan-bend")
     found = [each for each in Findings.of(finished).at_l0 if each.sparsifier == "batchtopk" and each.metric == "fvu"]
     assert found
     for each in found:

@@ -43,6 +43,7 @@ def command(
     from kanary.config import parse_seconds
     from kanary.lab.study.plan import lines
     from kanary.lab.study.plan import plan as planned
+    from kanary.lab.study.report import WAITS
     from kanary.lab.study.run import open_study, run_study
 
     given = {"model": stories_model, "text": stories_text}
@@ -62,3 +63,5 @@ def command(
     typer.echo(f"The report is {report}; the numbers are in the CSV files beside it.")
     if not done:
         typer.echo("The time is up before all is done: give the same command again to go on.", err=True)
+    elif found.matched and found.design.matched.sparsifiers and not found.best():
+        typer.echo(f"All sparsifiers at matched L0. {WAITS}", err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kanary.evaluation.comparison.matched import interpolate, t_quantile
 from kanary.evaluation.result import Metric
 from kanary.lab.study.cells import Cell, Role, Variant
-from kanary.lab.study.judgement import Comparison, Numbers, Verdict, best_family, comparisons, verdicts
+from kanary.lab.study.judgement import Comparison, Numbers, Verdict, comparisons, verdicts
 from kanary.lab.study.verdict import Difference, Outcome, difference, outcome
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Findings:
 
     @classmethod
     def of(cls, study: "Study") -> "Findings":
-        best = best_family(study.numbers(), study.design, study.grids)
+        best = study.best()
         numbers = study.numbers(best)
         judged = numbers, study.design, study.grids
         return cls(

@@ -21,6 +21,10 @@ SHOWN = ("fvu", "ce_loss_score", "ce_loss_score_mean", "dead_share", "mcc", "fea
 """Columns of the page; summary.csv has all."""
 COSTS = ("parameters", "flops", "bits", "cpu_seconds", "peak_mb")
 CURVES = ("decoder_curvature", "decoder_curved_share", "decoder_turning_angle", "straightened_fvu_lost")
+WAITS = (
+    "Not begun: it is for the best KAN family, which is known when all have been measured with all seeds in the real "
+    "settings. To begin now, name one as `best` under `matched` in the study's file."
+)
 ACROSS = ("stability", "stability_chance", "curvature_correlation", "bend_cosine", "bend_cosine_chance", "curved_pairs")
 
 
@@ -171,9 +175,10 @@ def _curves(found: Findings) -> str:
 
 def _matched(found: Findings) -> Iterator[str]:
     if not found.at_l0:
-        yield "Nothing is finished here yet."
+        yield "Nothing is finished here yet." if found.best else WAITS
         return
-    yield f"The best KAN family by the tuning split: {found.best}."
+    named = "named in the design" if found.study.design.matched.best else "the best by the tuning split"
+    yield f"The KAN family: {found.best}, {named}."
     head = ["setting", "L0", "sparsifier", "KAN", "linear", "metric", "difference (95 %)", "seeds", "outcome"]
     yield markdown(
         head,

@@ -121,9 +121,13 @@ class Study:
 
     def sparsifiers(self) -> list[Cell]:
         """All sparsifiers with linear SAEs, as wide and as large as the best KAN family, and with that."""
-        best = best_family(self.numbers(), self.design, self.grids) if self.matched else None
+        best = self.best() if self.matched else None
         settings = [name for name in self.design.settings if name in self.only]
         return [cell for cell in (self._sparsifiers(best) if best else []) if not settings or cell.setting in settings]
+
+    def best(self) -> str | None:
+        """The KAN family of that stage; None as long as a family that may be it has not been measured."""
+        return best_family(self.numbers(), self.design, self.grids)
 
     def _sparsifiers(self, best: str) -> list[Cell]:
         design = self.design.matched
