@@ -346,7 +346,9 @@ def test_all_sparsifiers_wait_for_the_best_family_and_say_so(design_path: Path, 
     values["matched"]["best"] = "kan-bend"
     named = tmp_path / "named.yaml"
     named.write_text(yaml.safe_dump(values))
-    assert {cell.variant.family for cell in open_study(str(named), tmp_path / "new", only=["matched"]).sparsifiers()} == {
+    assert {
+        cell.variant.family for cell in open_study(str(named), tmp_path / "new", only=["matched"]).sparsifiers()
+    } == {
         "linear",
         "kan-bend",
     }
