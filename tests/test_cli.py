@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,21 @@ def test_help_teaches() -> None:
         if field.name not in ("store", "pool"):
             assert "--" + field.name.replace("_", "-") in out, field.name
     assert "[detection,fuzzing,simulation]" in kanary("explain", "--help").out  # as one would type it
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_stopped_says_so_and_is_no_success(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module(f"kanary.cli.{name.replace('-', '_')}")
+
+    def plain() -> None:
+        raise KeyboardInterrupt("stopped. Give the same command again.")
+
+    def with_flags(values: dict[str, Any]) -> None:
+        plain()
+
+    monkeypatch.setattr(module, "command", with_flags if hasattr(module, "fields") else plain)
+    answer = kanary(name)
+    assert (answer.code, answer.err) == (130, "kanary: stopped. Give the same command again.\n")
 
 
 def test_a_command_costs_the_same_however_many_ran_before_it_in_this_process() -> None:

@@ -1,11 +1,14 @@
 """The command line: parses, calls one function, prints. Each command is a module of this folder."""
 
+import functools
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any, NoReturn
 
 import typer
 
-from kanary.cli.flags import flags, stopped
+from kanary.cli.flags import flags
 from kanary.errors import KanaryError
 
 COMMANDS = (
@@ -39,7 +42,7 @@ def main() -> None:
     except typer.Exit as ending:
         raise SystemExit(ending.exit_code) from None
     except (KeyboardInterrupt, typer.Abort) as stop:
-        stopped(stop)
+        _stopped(stop)
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors know how to say what is wrong
             raise
@@ -67,8 +70,26 @@ def _build() -> typer.Typer:
         command = module.command
         if hasattr(module, "fields"):  # fast because only the command that runs imports its room
             command = flags(**module.fields())(command) if name == asked else _stand_in
-        app.command(name, help=module.HELP)(command)
+        app.command(name, help=module.HELP)(_heard(command))
     return app
+
+
+def _heard(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which says so when it was asked to stop: typer would end it without a word, and as a success."""
+
+    @functools.wraps(command)
+    def run(*given: Any, **named: Any) -> None:
+        try:
+            command(*given, **named)
+        except KeyboardInterrupt as stop:
+            _stopped(stop)
+
+    return run
+
+
+def _stopped(stop: BaseException) -> NoReturn:
+    typer.echo(f"kanary: {str(stop) or 'stopped.'}", err=True)
+    raise SystemExit(130) from None
 
 
 def _stand_in() -> None:

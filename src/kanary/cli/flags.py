@@ -5,7 +5,7 @@ import inspect
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -31,10 +31,7 @@ def flags(
         def run(**given: Any) -> None:
             values = {f.name: given.pop(f.name) for f in fields}
             values = {name: value for name, value in values.items() if value is not None}
-            try:
-                command(**given, values={n: _parsed(config, n, v, lists) for n, v in values.items()})
-            except KeyboardInterrupt as stop:  # typer would end without a word
-                stopped(stop)
+            command(**given, values={n: _parsed(config, n, v, lists) for n, v in values.items()})
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -78,9 +75,3 @@ def _parsed(config: type, name: str, value: Any, lists: bool) -> Any:
     if lists and field.metadata["sweep"] and isinstance(value, str) and "," in value:
         return [one(item.strip()) for item in value.split(",")]
     return one(value)
-
-
-def stopped(stop: BaseException) -> NoReturn:
-    """Ends as a command that was asked to stop."""
-    typer.echo(f"kanary: {str(stop) or 'stopped.'}", err=True)
-    raise SystemExit(130) from None
