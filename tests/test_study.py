@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -335,6 +336,14 @@ def test_only_chooses_where_all_sparsifiers_are_trained(finished: Study, design_
     assert of("a", "matched").sparsifiers() == of("matched").sparsifiers()
     assert of("r", "matched").sparsifiers() == []  # not a setting of that stage
     assert of("a").sparsifiers() == []
+
+
+def test_without_scipy_no_cell_is_begun(design_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    answer = kanary("study", design_path, "--out", tmp_path / "out")
+    assert (answer.code, answer.out) == (2, "")
+    assert 'pip install -e ".[eval]"' in answer.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_sparsifiers_wait_for_the_best_family_and_say_so(design_path: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ HELP = """Run a study that comes with Kanary, or go on with it: many SAEs traine
 `kan` asks whether KAN-based SAEs beat linear ones at equal parameters, training FLOPs and index bits. Each SAE is a cell; a
 cell that is finished is never run again, and a stop loses one at most. Several processes may share the folder.
 
-The report is OUT/report.md, beside the numbers as CSV.
+The report is OUT/report.md, beside the numbers as CSV. Settings of synthetic features need the extra `eval`.
 """
 
 

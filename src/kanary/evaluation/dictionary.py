@@ -4,7 +4,6 @@ MMCS is the mean over the rows of one dictionary of the best |cosine| in the oth
 |cosine| of the one-to-one pairs that make it largest (Hungarian algorithm; O'Neill et al. 2024, arXiv 2411.13117).
 """
 
-import importlib
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -74,7 +73,7 @@ def match(a: Tensor, b: Tensor, seed: int = 0, *, draws: int = 5) -> DictionaryM
         KanaryError: shapes that do not fit, NaN or infinity, fewer than 2 draws, or scipy is not installed.
     """
     _check(a, b, draws)
-    assign, quantile = _scipy("optimize", "linear_sum_assignment"), _scipy("special", "stdtrit")
+    assign, quantile = scipy_parts()
     ours, theirs = (F.normalize(each.detach().to("cpu", torch.float64), dim=1).float() for each in (a, b))
     found = _match(ours, theirs, assign)
     draw = generator("random dictionary", seed)
@@ -110,11 +109,18 @@ def _check(a: Tensor, b: Tensor, draws: int) -> None:
         raise KanaryError(f"draws={draws}: an interval needs 2 random dictionaries or more.")
 
 
-def _scipy(module: str, name: str) -> Any:
+def scipy_parts() -> tuple[Any, Any]:
+    """What matching takes from scipy: the assignment, and the quantiles of Student's t.
+
+    Raises:
+        KanaryError: scipy is not installed.
+    """
     try:
-        return getattr(importlib.import_module(f"scipy.{module}"), name)
+        from scipy.optimize import linear_sum_assignment
+        from scipy.special import stdtrit
     except ImportError as error:
         raise KanaryError('Matching dictionaries needs the package scipy: pip install -e ".[eval]"') from error
+    return linear_sum_assignment, stdtrit
 
 
 def _match(a: Tensor, b: Tensor, assign: Any) -> _Found:

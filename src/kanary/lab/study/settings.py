@@ -16,6 +16,7 @@ from kanary.activations.store import ActivationStore
 from kanary.activations.stored import StoredActivations
 from kanary.config import from_mapping
 from kanary.errors import KanaryError
+from kanary.evaluation.dictionary import scipy_parts
 from kanary.evaluation.measure import Measurement, measure
 from kanary.evaluation.result import flat
 from kanary.evaluation.standin import Spliced
@@ -73,6 +74,7 @@ class Planted:
     """Synthetic features: what was planted is known."""
 
     def __init__(self, design: SettingDesign, device: str) -> None:
+        scipy_parts()  # or its lack would be found when the first SAE is measured
         self.design, self.device = design, device
         self.config = from_mapping(SyntheticConfig, design.synthetic)
         self.d_model = self.config.d_model
