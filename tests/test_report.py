@@ -197,6 +197,22 @@ def test_a_difference_inside_the_intervals_is_no_difference(ev: float, verdict: 
     assert f"{verdict} the best control (PCA with 8 components)" in text
 
 
+def test_the_straight_twin_is_left_out_of_the_best_control_by_name() -> None:
+    made = evaluation()
+    made.about["topk"]["twins"].append("straight twin of topk")
+    made = dataclasses.replace(made, controls={**made.controls, "straight twin of topk": numbers(0.95, 0.97)})
+    text = words(page(made).text)
+    assert text.count("above the best control (PCA with 8 components; the straight twin apart)") == 2
+    assert "straight twin: 0.95" in text
+
+
+def test_the_first_line_names_the_parts() -> None:
+    made = evaluation()
+    assert "topk, 64 latents" in words(page(made).text)
+    made.about["topk"] |= {"encoder": "refine", "decoder": "kan-bend"}
+    assert "topk, encoder refine, decoder kan-bend, 64 latents" in words(page(made).text)
+
+
 def test_a_twin_with_more_active_latents_proves_nothing_of_training() -> None:
     made = evaluation(saes={"topk": numbers(ev=0.6, l0=4.0)})
     (line,) = [w for w in warnings(made, "topk") if "random twin" in w]

@@ -62,7 +62,8 @@ METRICS = {
     "straight_ev_lost": "Explained variance that is lost when every learned function is replaced by its best straight line "
     "through the origin (the straight twin among the controls), on the same tokens. Below 0, the bends do harm.",
     "straight_ce_increase": "Loss of the model, in nats per token, that is added when they are.",
-    "total_tokens_eval_reconstruction": "Tokens over which losses and KL were measured.",
+    "total_tokens_eval_reconstruction": "Tokens read for losses and KL. The last one of a window predicts nothing "
+    "here, so their own n is a little less.",
     "total_tokens_eval_sparsity_variance": "Tokens over which everything else was measured.",
 }
 

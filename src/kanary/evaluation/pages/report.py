@@ -199,7 +199,7 @@ def _fifth(evaluation: Evaluation, name: str) -> Headline:
 
 
 def _against(evaluation: Evaluation, name: str, key: str) -> str:
-    """How a number stands to the best control but the identity, which is perfect by construction; "" without intervals."""
+    """How a number stands to the best of ``_rivals``; "" without intervals."""
     m = metric(evaluation.saes[name], key)
     rivals = {c: metric(evaluation.controls[c], key) for c in _rivals(evaluation, name)}
     rivals = {c: rival for c, rival in rivals.items() if math.isfinite(rival.value)}
@@ -209,7 +209,8 @@ def _against(evaluation: Evaluation, name: str, key: str) -> str:
     if not all(math.isfinite(end) for end in (*m[:3], *rivals[best][:3])):
         return ""
     verdict = "below" if _below(m, rivals[best]) else "above" if _below(rivals[best], m) else "not told apart from"
-    return f"{verdict} the best control ({short(evaluation, best, name)})"
+    besides = "; the straight twin apart" if any(c.startswith(STRAIGHT) for c in controls_of(evaluation, name)) else ""
+    return f"{verdict} the best control ({short(evaluation, best, name)}{besides})"
 
 
 def _below(a: Metric, b: Metric) -> bool:
