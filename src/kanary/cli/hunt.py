@@ -27,7 +27,7 @@ def command(
     sae: Annotated[
         str | None, typer.Option(help="Name of the SAE, where the run has several.", show_default=False)
     ] = None,
-    pairs: Annotated[int, typer.Option(help="Pairs of passages; half are held out.")] = 160,
+    pairs: Annotated[int, typer.Option(min=16, help="Pairs of passages; half are held out.")] = 160,
     seed: Annotated[int, typer.Option(help="Of the passages, the halves and the intervals.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="The language model, if it has moved.", show_default=False)] = None,

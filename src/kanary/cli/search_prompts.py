@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kanary.cli.lists import texts_in
 from kanary.errors import KanaryError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ HELP = """Find the features that tell two lists of prompts apart.
 
     kanary search-prompts runs/first --concept honesty.lie
 
-A list is a text file with a prompt on every line, at least 8. Features are chosen on half of the prompts and judged on the
+A list is a text file with a prompt on every line, at least 8; of equal lines one is read. Features are chosen on half of the prompts and judged on the
 rest, with intervals; features that fire at the start of every sentence, at one position, or all the time are left out and
 named. The line about shuffled lists says what chance alone would find.
 
@@ -27,6 +28,10 @@ prompts are passages with the concept, and the same passages without it.
 
 
 HEAD = ("feature", "AUROC", "difference", "rank share", "d", "fires in +/−", "strongest at")
+TOWARDS = {
+    "positive": "near 1: more of it in positive prompts; .5: no difference",
+    "negative": "near 0: more of it in negative prompts; .5: no difference",
+}
 FEW = 10
 """Prompts held out of either kind, below which a warning is given."""
 
@@ -54,11 +59,11 @@ def command(
 ) -> None:
     from kanary.files import write_json
     from kanary.interventions.concept_prompts import concept_prompts
-    from kanary.interventions.prompt_search import read_list, refuse_prompts, search_prompts
+    from kanary.interventions.prompt_search import refuse_prompts, search_prompts
     from kanary.interventions.steerable import Steerable
 
     if positive and negative:
-        lists = read_list(positive), read_list(negative)
+        lists = texts_in(positive), texts_in(negative)
     elif positive or negative or not concept:
         raise KanaryError("Give both --positive FILE and --negative FILE, or --concept NAME alone.")
     else:
@@ -85,12 +90,13 @@ def _lines(found: "PromptSearch") -> list[str]:
         )
     for side in ("positive", "negative"):
         here = [each for each in found.found if each.side == side]
-        held = sum(each.held_out["auroc"].low > 0.5 for each in here)  # scores are those of the side
+        held = sum(each.holds for each in here)
         lines += [
             "",
             f"Stronger in the {side} prompts that they were chosen on, best first there by {found.by}; on those held",
+            f"out {held} of {len(here)} still are, beyond the interval of their AUROC ({TOWARDS[side]}):",
+            "",
         ]
-        lines += [f"out {held} of {len(here)} still are, beyond the interval of their AUROC:", ""]
         lines += _aligned([HEAD, *map(_cells, here)])
     control = found.control
     lines += [
@@ -134,7 +140,8 @@ def _cells(each: "Separating") -> tuple[str, ...]:
 
 
 def _metric(metric: "Metric", digits: int) -> str:
-    return f"{metric.value:.{digits}f} ({metric.low:.{digits}f}–{metric.high:.{digits}f})"
+    value, low, high = (f"{each:.{digits}f}".replace("-", "−") for each in metric[:3])
+    return f"{value} ({low} to {high})"
 
 
 def _around(tokens: tuple[str, ...], at: int) -> str:

@@ -18,7 +18,7 @@ HELP = """Steer a run's model by its features, beside the model as it is.
 Strengths count in maxima: at **--strength 2**, the feature's value rises by twice the largest one of its index
 (`kanary index RUN` comes first; else **--text FILE** measures, or **--unit raw**).
 
-**--sweep** tries a range of strengths and recommends one: presence of the concept against fluency. With **--controls**
+**--sweep** tries a range of strengths and recommends one: presence of the concept against fluency, in five texts at least. With **--controls**
 a random feature and a random direction are swept as well.
 docs/steering.md has the definitions, and what Python can do besides.
 """
@@ -50,7 +50,9 @@ def command(
     sweep: Annotated[bool, typer.Option("--sweep", help="Find the strength.")] = False,
     concept: Concept = None,
     controls: Annotated[bool, typer.Option("--controls", help="Sweep random features, too.")] = False,
-    seeds: Annotated[str, typer.Option(help="One text for each.")] = "0",
+    seeds: Annotated[
+        str | None, typer.Option(help="One text for each. [0; of a sweep 0,1,2,3,4]", show_default=False)
+    ] = None,
     tokens: Annotated[int, typer.Option(help="To write.")] = 40,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.7,
     out: Out = None,
@@ -63,7 +65,7 @@ def command(
     from kanary.interventions.side_by_side import named, side_by_side
     from kanary.interventions.steerable import Steerable
 
-    numbers = coerce("--seeds", tuple[int, ...], seeds)
+    numbers = coerce("--seeds", tuple[int, ...], seeds or ("0,1,2,3,4" if sweep else "0"))
     panel = Steerable.open(run, model=model, device=device, text=text, asks="--feature {}:12")
     edits = requested_edits(feature, strength or [2.0], kind, unit)
     options = {"seeds": numbers, "tokens": tokens, "temperature": temperature}

@@ -91,7 +91,7 @@ def command(
 
 
 def _examples(positive: Path | None, negative: Path | None) -> "Examples":
+    from kanary.cli.lists import texts_in
     from kanary.interventions.making import Examples
-    from kanary.interventions.prompt_search import read_list
 
-    return Examples(*(read_list(path) if path is not None else [] for path in (positive, negative)))
+    return Examples(*(texts_in(path) if path is not None else [] for path in (positive, negative)))
