@@ -449,11 +449,11 @@ def test_labels_say_only_what_differs(tmp_path: Path) -> None:
         sae(16, 0.9, options={"k": 16, "k_schedule": True}),
     ]
     assert set(compare([write(tmp_path / "a", saes)]).labels.values()) == {
-        "topk · linear · → linear · k_schedule=false · 2,048",
-        "topk · kan-node · → linear · k_schedule=false · 4,096",
-        "jumprelu · linear · → linear · 2,048",
-        "topk · linear · → kan-gain · k_schedule=false · 2,048",
-        "topk · linear · → linear · k_schedule=true · 2,048",
+        "topk · encoder linear · decoder linear · k_schedule=false · 2,048",
+        "topk · encoder kan-node · decoder linear · k_schedule=false · 4,096",
+        "jumprelu · encoder linear · decoder linear · 2,048",
+        "topk · encoder linear · decoder kan-gain · k_schedule=false · 2,048",
+        "topk · encoder linear · decoder linear · k_schedule=true · 2,048",
     }
     assert set(
         compare([write(tmp_path / "b", [sae(16, 0.9), sae(32, 0.9), sae(16, 0.9, "relu")])]).labels.values()
@@ -695,7 +695,7 @@ def test_the_page_is_whole_and_loads_nothing(several: list[Path], tmp_path: Path
     compare(several, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
-    assert page.text.count("Controls are dashed.") == (text.count('stroke-dasharray="5 4"') > 0)
+    assert page.text.count("Controls are dashed;") == (text.count('stroke-dasharray="5 4"') > 0)
     tags = [tag for tag, _ in page.tags]
     assert tags.count("svg") == tags.count("figure") == tags.count("details") == 3
     assert not {"script", "link", "img", "iframe"} & set(tags)

@@ -27,9 +27,9 @@ def labels(families: Iterable[Family]) -> dict[Family, str]:
 def _words(family: Family, differing: set[str], saes: Sequence[Family]) -> str:
     words = [family.kind]
     if "encoder" in differing:
-        words.append(family.encoder)
+        words.append(f"encoder {family.encoder}")
     if "decoder" in differing:
-        words.append(f"→ {family.decoder}")
+        words.append(f"decoder {family.decoder}")
     alike = [dict(other.options) for other in saes if other.kind == family.kind]
     for name in sorted({name for options in alike for name in options}):
         if len({options.get(name) for options in alike}) > 1:

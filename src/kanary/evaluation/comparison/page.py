@@ -109,7 +109,7 @@ def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
     drawn = [p for p in points if not p.family.control or low <= p.estimates[metric].mean <= high]
     off = [comparison.labels[p.family] for p in points if p not in drawn]
     cut = any(p.estimates[metric].low < low or p.estimates[metric].high > high for p in drawn)
-    notes = ["Controls are dashed."] if any(p.family.control for p in drawn) else []
+    notes = ["Controls are dashed; those with a single L0 are points."] if any(p.family.control for p in drawn) else []
     notes += [f"Far off, so only in the table: {listed(off)}."] if off else []
     rows = [
         _row(comparison, point.family)
