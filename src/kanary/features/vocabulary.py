@@ -39,6 +39,12 @@ def shown(data: bytes) -> str:
     return data.decode("utf-8", "kanary-hex")
 
 
+def byte_of(name: str) -> int | None:
+    """The byte that ``<0x0A>`` is: SentencePiece's way with what it has no token for."""
+    found = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", name)
+    return int(found[1], 16) if found else None
+
+
 def _hex(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
     return "".join(f"⟨{byte:02x}⟩" for byte in error.object[error.start : error.end]), error.end
@@ -56,9 +62,8 @@ def _byte_level(tokenizer: Any) -> bool:
 def _bytes(name: str, table: dict[str, int] | None) -> bytes:
     if table is not None:
         return b"".join(bytes([table[c]]) if c in table else c.encode() for c in name)
-    if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", name):  # SentencePiece's way with what it has no token for
-        return bytes([int(byte[1], 16)])
-    return name.replace("▁", " ").encode()
+    byte = byte_of(name)
+    return bytes([byte]) if byte is not None else name.replace("▁", " ").encode()
 
 
 def _alphabet() -> dict[str, int]:

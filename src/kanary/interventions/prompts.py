@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.features.vocabulary import shown, token_bytes
+from kanary.features.vocabulary import byte_of, shown, token_bytes
 from kanary.lm import LanguageModel
 
 
@@ -34,18 +34,40 @@ def special_at(lm: LanguageModel, tokens: Tensor) -> Tensor:
 
 
 def one_token(lm: LanguageModel, text: str) -> int:
-    """The id of the token that ``text`` is.
+    """The id of the token that ``text`` is: the one that is shown so, else what the tokenizer makes of it.
+
+    Shown comes first because many tokenizers put a space before a text: of ``she`` they make `` she``, and of `` she`` two.
 
     Raises:
-        KanaryError: it is none, or several, which are named.
+        KanaryError: it is none; several, which are named; or several tokens are shown so.
     """
-    ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    if len(ids) == 1:
-        return int(ids[0])
+    alike = _shown_as(lm, text)
+    ids = [int(id) for id in lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+    if len(alike) == 1:
+        return alike[0]
+    if len(ids) == 1 and (not alike or ids[0] in alike):
+        return ids[0]
+    if alike:
+        numbers = ", ".join(map(str, alike))
+        raise KanaryError(
+            f"{text!r} is shown for {len(alike)} tokens of {lm.name} (ids {numbers}), and the tokenizer makes none of them of "
+            "it: name another token."
+        )
     if not ids:
         raise KanaryError("The token is empty: write for example ' he', with the space that stands before it.")
     parts = ", ".join(map(repr, token_texts(lm, ids)))
-    raise KanaryError(f"{text!r} is {len(ids)} tokens of {lm.name}, not one: {parts}. Name one of them.")
+    raise KanaryError(
+        f"{text!r} is {len(ids)} tokens of {lm.name}, not one: {parts}. Name one of them, as written here."
+    )
+
+
+def _shown_as(lm: LanguageModel, text: str) -> list[int]:
+    """Every token that is shown as ``text``; where a piece and a single byte are shown alike, the piece."""
+    found = [id for id, data in enumerate(_vocabulary(lm)) if shown(data) == text]
+    if len(found) < 2:
+        return found
+    names = lm.tokenizer.convert_ids_to_tokens(found)
+    return [id for id, name in zip(found, names, strict=True) if byte_of(name) is None] or found
 
 
 def token_texts(lm: LanguageModel, ids: Sequence[int]) -> list[str]:
