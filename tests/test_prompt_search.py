@@ -16,7 +16,7 @@ from kanary import KanaryError
 from kanary.interventions.concept_prompts import concept_prompts, true_latent
 from kanary.interventions.prompt_codes import PromptCodes, read_prompts, sentence_starts
 from kanary.interventions.prompt_scores import SCORES, Values, plain_scores, resampled_scores
-from kanary.interventions.prompt_search import PromptSearch, search_prompts
+from kanary.interventions.prompt_search import PromptSearch, most_positive, search_prompts
 from kanary.lm import LanguageModel
 from kanary.sae import SAE, SAEConfig, SparseCodes
 from runs import kanary
@@ -95,6 +95,33 @@ def test_swapping_the_lists_swaps_the_sides(tiny_lm: LanguageModel, sae: SAE) ->
     (best,) = [each for each in found.found if each.latent == HAPPY]
     assert best.side == "negative"
     assert best.held_out["auroc"].value == 0
+    assert best.holds
+
+
+def test_a_feature_holds_where_the_interval_lies_on_the_side_it_was_chosen_for(found: PromptSearch) -> None:
+    def judged(side: str, low: float, high: float) -> bool:
+        auroc = found.control._replace(value=(low + high) / 2, low=low, high=high)
+        return found.found[0]._replace(side=side, held_out={"auroc": auroc}).holds
+
+    assert judged("positive", 0.6, 0.9)
+    assert judged("negative", 0.1, 0.4)
+    assert not any(judged(side, 0.4, 0.6) for side in ("positive", "negative"))
+    assert not judged("positive", 0.1, 0.4)
+    assert not judged("negative", 0.6, 0.9)
+
+
+def test_the_most_positive_latent_is_chosen_by_every_prompt_that_is_given(tiny_lm: LanguageModel, sae: SAE) -> None:
+    happy, others = prompts(4, "happy", 1), prompts(16, "there", 2)
+    assert most_positive(tiny_lm, sae, happy, others[:4]) == HAPPY
+    mixed = [*happy[:2], *others[4:10]]  # a fourth of them has it, and nothing that is left out
+    read = read_prompts(tiny_lm, sae, mixed, others[:4])
+    aurocs = plain_scores(Values(read.pooled("max"), read.strong()), read.positive)["auroc"]
+    aurocs[list(read.nuisances())] = 0
+    best = most_positive(tiny_lm, sae, mixed, others[:4])
+    assert best is not None
+    assert aurocs[best] == aurocs.max()
+    with pytest.raises(KanaryError, match=r"3 positive prompts are too few: they choose a feature. Give at least 4"):
+        most_positive(tiny_lm, sae, happy[:3], others[:4])
 
 
 # --- the scores ---------------------------------------------------------------------------------------------------
@@ -276,9 +303,23 @@ def test_the_command_reads_lists_and_prints_what_the_function_finds(
     assert "[ happy]" in said.out
     assert "By chance" in said.out
     of_positive, of_negative = re.findall(r"out (\d+) of (\d+) still are", said.out)
-    aurocs = [each["held_out"]["auroc"] for each in json.loads((tmp_path / "found.json").read_text())["found"]]
-    assert int(of_positive[0]) + int(of_negative[0]) == sum(each["low"] > 0.5 for each in aurocs) > 0
-    assert int(of_positive[1]) + int(of_negative[1]) == len(aurocs)
+    rows = json.loads((tmp_path / "found.json").read_text())["found"]
+    sides = {
+        side: [row["held_out"]["auroc"] for row in rows if row["side"] == side] for side in ("positive", "negative")
+    }
+    assert (int(of_positive[0]), int(of_positive[1])) == (
+        sum(each["low"] > 0.5 for each in sides["positive"]),
+        len(sides["positive"]),
+    )
+    assert (int(of_negative[0]), int(of_negative[1])) == (
+        sum(each["high"] < 0.5 for each in sides["negative"]),
+        len(sides["negative"]),
+    )
+    assert int(of_negative[0]) > 0
+    assert "near 1: more of it in positive prompts" in said.out
+    assert "near 0: more of it in negative prompts" in said.out
+    assert re.search(r"−\d\.\d\d \(−\d\.\d\d to −?\d\.\d\d\)", said.out)
+    assert "left out.\n" not in said.err
     assert "are few" not in said.out
     for name in ("with.txt", "without.txt"):
         (tmp_path / name).write_text("\n".join((tmp_path / name).read_text().splitlines()[:9]))
@@ -286,5 +327,12 @@ def test_the_command_reads_lists_and_prints_what_the_function_finds(
     assert "both --positive" in kanary(*words).message
     assert "cannot be read" in kanary(*words, "--negative", tmp_path / "nowhere.txt").message
     (tmp_path / "gap.txt").write_text("one\n\ntwo\n")
+    lines = (tmp_path / "with.txt").read_text().splitlines()
+    (tmp_path / "again.txt").write_text("\n".join([*lines, lines[0], lines[3]]))
+    again = kanary(*words[:3], tmp_path / "again.txt", "--negative", tmp_path / "without.txt")
+    assert "again.txt: 2 lines that stand there again are left out." in again.err
+    assert again.out == kanary(*words, "--negative", tmp_path / "without.txt").out
+    (tmp_path / "both.txt").write_text("\n".join([*prompts(9, "there", 2), lines[0]]))
+    assert "in both lists" in kanary(*words, "--negative", tmp_path / "both.txt").message
     assert "number 2 is empty" in kanary(*words, "--negative", tmp_path / "gap.txt").message
     assert package.search_prompts is search_prompts

@@ -29,7 +29,7 @@ from kanary.interventions.edits import Condition, add
 from kanary.interventions.generation import Batch, Request
 from kanary.interventions.making import Examples, make_watch, values
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.terminal import replay, sparkline
+from kanary.interventions.terminal import described, replay, sparkline
 from kanary.interventions.threshold import Scored, allowed, at_most, choose, enough, measure, wilson
 from kanary.interventions.traces import read_trace, recording, trace_names
 from kanary.interventions.watch import Watch, open_watch, save, watch_names
@@ -392,6 +392,41 @@ def test_a_sparkline_has_a_bar_per_value() -> None:
     assert len(sparkline([-1, 0, 5], -2.0)) == 3
 
 
+def test_the_feature_is_chosen_by_all_of_the_choosing_half(panel: Steerable, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kanary.interventions import making, prompt_search
+
+    chosen, _ = making._halves(Examples(POSITIVE, NEGATIVE), 0)
+    read: list[tuple[int, int]] = []
+    plain = prompt_search.plain_scores
+
+    def scored(values: Any, positive: torch.Tensor) -> Any:
+        read.append((int(positive.sum()), int((~positive).sum())))
+        return plain(values, positive)
+
+    monkeypatch.setattr(prompt_search, "plain_scores", scored)
+    sae = panel.saes["topk"]
+    best = making.best_feature(panel.lm, sae, chosen.positive, chosen.negative)
+    assert read == [(len(chosen.positive), len(chosen.negative))]
+    made = make_watch(panel, "topk", "found", None, Examples(POSITIVE, NEGATIVE), false_alarms=0.2, quiet=True)
+    assert made.latents == (best,)
+    with pytest.raises(KanaryError, match=r"3 texts of one kind are too few to choose a feature by.*--feature"):
+        make_watch(panel, "topk", "found", None, Examples(POSITIVE[:6], NEGATIVE[:6]))
+
+
+def test_a_watch_that_may_be_chance_says_so(watch: Watch) -> None:
+    assert watch.measured is not None
+
+    def said(low: float, high: float) -> str:
+        auroc = watch.measured.auroc._replace(value=(low + high) / 2, low=low, high=high)  # type: ignore[union-attr]
+        return "\n".join(described(replace(watch, measured=replace(watch.measured, auroc=auroc))))  # type: ignore[type-var]
+
+    assert "may be chance: on texts that it was not chosen on, the interval of its AUROC (0.433 to 0.821)" in said(
+        0.433, 0.821
+    )
+    assert "higher in the negative texts" in said(0.1, 0.4)
+    assert "Warning" not in said(0.824, 0.995)
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +440,9 @@ def test_the_command_makes_lists_follows_measures_and_replays(run: Path, watch: 
     assert "12 or 12:0.5" in kanary("watch", run, "--make", "x", "--feature", "twelve", *texts).message
     made = kanary("watch", run, "--make", "ball", "--feature", f"{latent}:1", "--false-alarms", 0.2, *texts)
     assert made.code == 0, made.err
+    (tmp_path / "yes.txt").write_text("\n".join([*POSITIVE, POSITIVE[2]]) + "\n")
+    again = kanary("watch", run, "--make", "ball", "--feature", f"{latent}:1", "--false-alarms", 0.2, *texts)
+    assert "yes.txt: 1 line that stands there again is left out." in again.err
     assert "AUROC" in made.out
     assert replace(open_watch(run, "ball"), latency_ms=None) == replace(watch, latency_ms=None)
     assert "ball: feature" in kanary("watch", run).out

@@ -18,9 +18,9 @@ HELP = """Find the features that tell two lists of prompts apart.
 
     kanary search-prompts runs/first --concept honesty.lie
 
-A list is a text file with a prompt on every line, at least 8; of equal lines one is read. Features are chosen on half of the prompts and judged on the
-rest, with intervals; features that fire at the start of every sentence, at one position, or all the time are left out and
-named. The line about shuffled lists says what chance alone would find.
+A list is a text file with a prompt on every line, at least 8; of equal lines one is read. Features are chosen on half of the
+prompts and judged on the rest, with intervals; features that fire at the start of every sentence, at one position, or all the
+time are left out and named. The line about shuffled lists says what chance alone would find.
 
 With **--concept**, a concept of the labelled corpus, the rank of the latent that stands for it is told; without lists, the
 prompts are passages with the concept, and the same passages without it.

@@ -65,7 +65,7 @@ def make_watch(
     chosen, held = _halves(examples, seed)
     lm, which = panel.lm, panel.saes[sae]
     if weights is None:
-        weights = {best_feature(lm, which, chosen.positive, chosen.negative): 1.0}
+        weights = {best_feature(lm, which, chosen.positive, chosen.negative, quiet=quiet): 1.0}
     pairs = tuple((panel.latent(sae, latent), float(weight)) for latent, weight in weights.items())
     action: dict[str, Any] = {"on_alarm": on_alarm, "steer": tuple(steer), "webhook": webhook}
     draft = Watch(name, sae, which.digest(), pairs, 0.0, false_alarms, **action)
@@ -101,19 +101,24 @@ def values(lm: LanguageModel, sae: SAE, watch: Watch, texts: Sequence[str], *, q
     return [codes @ weights for codes in codes_on(lm, sae, watch.latents, texts, quiet=quiet)]
 
 
-def best_feature(lm: LanguageModel, sae: SAE, positive: Sequence[str], negative: Sequence[str]) -> int:
-    """The feature that prompt search finds to stand out most in the positive texts.
+def best_feature(
+    lm: LanguageModel, sae: SAE, positive: Sequence[str], negative: Sequence[str], *, quiet: bool = True
+) -> int:
+    """The feature that prompt search finds to stand out most in the positive texts, by all of them.
 
     Raises:
-        KanaryError: none does.
+        KanaryError: none does, or there are too few texts to choose by.
     """
-    from kanary.interventions.prompt_search import search_prompts
+    from kanary.interventions.prompt_search import FEWEST, most_positive
 
-    found = search_prompts(lm, sae, positive, negative)
-    for row in found.found:
-        if row.side == "positive":
-            return int(row.latent)
-    raise KanaryError("No feature stands out in the positive texts: name one with --feature, or give more texts.")
+    if (fewest := min(len(positive), len(negative))) < FEWEST // 2:
+        raise KanaryError(
+            f"{fewest} texts of one kind are too few to choose a feature by: name one with --feature, or give at least "
+            f"{FEWEST} of each kind, of which half choose."
+        )
+    if (found := most_positive(lm, sae, positive, negative, quiet=quiet)) is None:
+        raise KanaryError("No feature stands out in the positive texts: name one with --feature, or give more texts.")
+    return found
 
 
 def latency(panel: Steerable, watch: Watch, prompt: str) -> float:

@@ -44,10 +44,17 @@ class Separating(NamedTuple):
     chosen_on: Mapping[str, float]
     """The scores on these."""
     held_out: Mapping[str, Metric]
-    """The scores on the others, with 95 % intervals over prompts."""
+    """The scores on the others, with 95 % intervals over prompts. On either side AUROC is the chance that a positive prompt has
+    more of it than a negative one: near 0 where the negative ones have more."""
     fires: tuple[float, float]
     """Share of all positive prompts, and of all negative ones, in which it fires."""
     strongest: Strongest
+
+    @property
+    def holds(self) -> bool:
+        """Whether its side has more of it among the prompts held out, too: the interval of AUROC lies on that side of .5."""
+        auroc = self.held_out["auroc"]
+        return auroc.low > 0.5 if self.side == "positive" else auroc.high < 0.5
 
 
 class LeftOut(NamedTuple):
@@ -175,6 +182,23 @@ def rank_truth(
     return _begun(model, sae, positive, negative, pool, "auroc", seed, True).truth(concept, true)
 
 
+def most_positive(
+    model: LanguageModel, sae: SAE, positive: Sequence[str], negative: Sequence[str], *, quiet: bool = True
+) -> int | None:
+    """The latent that stands out most in the positive prompts, by AUROC of its largest value, chosen on all of them.
+
+    Nothing is held out: judge it on other prompts. None where no latent stands out.
+
+    Raises:
+        KanaryError: as :func:`search_prompts`.
+    """
+    refuse_prompts(positive, negative, FEWEST // 2)
+    read = _read(model, sae, positive, negative, quiet)
+    search = _Search(read, Values(read.pooled("max"), read.strong()), "auroc", 0, torch.zeros_like(read.positive))
+    best = search.order(True)
+    return int(best[0]) if len(best) else None
+
+
 def _begun(
     model: LanguageModel,
     sae: SAE,
@@ -188,13 +212,17 @@ def _begun(
     if pool not in POOLS:
         raise KanaryError(f"Unknown pool {pool!r}. {nearest(pool, list(POOLS))}")
     refuse_prompts(positive, negative)
+    read = _read(model, sae, positive, negative, quiet)
+    return _Search(read, Values(read.pooled(pool), read.strong()), by, seed, _halves(read.positive, seed))
+
+
+def _read(model: LanguageModel, sae: SAE, positive: Sequence[str], negative: Sequence[str], quiet: bool) -> PromptCodes:
     refuse_other_model(str(sae.config.sparsifier["name"]), sae, model)
-    read = read_prompts(model, sae, positive, negative, quiet=quiet)
-    return _Search(read, Values(read.pooled(pool), read.strong()), by, seed)
+    return read_prompts(model, sae, positive, negative, quiet=quiet)
 
 
-def refuse_prompts(positive: Sequence[str], negative: Sequence[str]) -> None:
-    """Raises :class:`KanaryError` where two lists of prompts cannot be told apart fairly."""
+def refuse_prompts(positive: Sequence[str], negative: Sequence[str], fewest: int = FEWEST) -> None:
+    """Raises :class:`KanaryError` where two lists of prompts cannot be told apart fairly; ``fewest`` of either are enough."""
     for name, prompts in (("positive", positive), ("negative", negative)):
         for number, text in enumerate(prompts, 1):
             if not text.strip():
@@ -206,35 +234,36 @@ def refuse_prompts(positive: Sequence[str], negative: Sequence[str]) -> None:
     if both := next((text for text in positive if text in set(negative)), None):
         raise KanaryError(f"The prompt {_short(both)} is in both lists: it cannot have something and lack it.")
     for name, prompts in (("positive", positive), ("negative", negative)):
-        if len(prompts) < FEWEST:
-            raise KanaryError(
-                f"{len(prompts)} {name} prompts are too few: half of them choose features and half judge them. Give at least "
-                f"{FEWEST}."
-            )
+        if len(prompts) < fewest:
+            says = "half of them choose features and half judge them" if fewest == FEWEST else "they choose a feature"
+            raise KanaryError(f"{len(prompts)} {name} prompts are too few: {says}. Give at least {fewest}.")
 
 
 def read_list(path: Any) -> list[str]:
     """The prompts in a text file, one a line; ``\\n`` within a line stands for a line break.
 
     Raises:
-        KanaryError: the file cannot be read, or is no text.
+        KanaryError: the file cannot be read, is no text, or has an empty line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise KanaryError(f"{path} cannot be read as a list of prompts, one a line: {error}.") from error
+    if blank := next((number for number, line in enumerate(lines, 1) if not line.strip()), None):
+        raise KanaryError(f"{path}: line number {blank} is empty: delete it.")
     return [line.strip().replace("\\n", "\n") for line in lines]
 
 
 class _Search:
-    """Two halves of the prompts, and the latents that are compared."""
+    """Prompts to choose on and prompts held out, and the latents that are compared."""
 
-    def __init__(self, read: PromptCodes, values: Values, by: str, seed: int) -> None:
+    def __init__(self, read: PromptCodes, values: Values, by: str, seed: int, test: Tensor) -> None:
+        """``test [prompts]`` bool: those that are held out."""
         self.read, self.values, self.by, self.seed = read, values, by, seed
         self.nuisances = read.nuisances()
         self.allowed = torch.ones(read.d_sae, dtype=torch.bool)
         self.allowed[list(self.nuisances)] = False
-        self.test = _halves(read.positive, seed)
+        self.test = test
         self.scores = self._signed(plain_scores(self._of(~self.test), read.positive[~self.test]))
 
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -243,9 +272,13 @@ class _Search:
             found[name] = (int((side & ~self.test).sum()), int((side & self.test).sum()))
         return found
 
+    def order(self, positive: bool) -> Tensor:
+        """The latents of one side that are not left out, best first."""
+        return self._order(self.by, positive, self.allowed)
+
     def best(self, positive: bool, top: int) -> list[Separating]:
         """The best of one side that are not left out."""
-        order = self._order(self.by, positive, self.allowed)[:top]
+        order = self.order(positive)[:top]
         if not len(order):
             return []
         judged = resampled_scores(self._of(self.test, order), self.read.positive[self.test], self.seed)
