@@ -87,6 +87,7 @@ def test_a_sweep_finds_the_strength_at_which_a_word_comes_and_the_text_stays(
     assert most.repetition.value > zero.repetition.value + 0.2
     assert found.best is not None
     assert found.best > 0
+    assert found.between is not None
     assert found.between[0] <= found.best <= found.between[1]
     best = next(point for point in found.points if point.strength == found.best)
     assert best.presence.value > zero.presence.value + 0.2
@@ -105,6 +106,26 @@ def test_a_sweep_finds_the_strength_at_which_a_word_comes_and_the_text_stays(
     assert json.loads(json.dumps(found.to_json()))["best"] == found.best
     again = sweep(panel, add(word, 1.0), PROMPTS, presence=says("e"), seeds=(0, 1, 2, 3), tokens=12, temperature=0.05)
     assert again.to_json() == found.to_json()
+
+
+def test_of_few_texts_there_is_no_interval_and_they_are_said_to_be_few(
+    tiny_lm: LanguageModel, panel: Steerable
+) -> None:
+    word, options = towards(tiny_lm, "e"), {"strengths": [4.0], "tokens": 12, "temperature": 0.05}
+    for prompts, seeds, texts in (([PROMPTS[0]], (0,), "1 text"), (PROMPTS, (0, 1), "4 texts")):
+        few = sweep(panel, add(word, 1.0), prompts, presence=says("e"), seeds=seeds, **options)  # type: ignore[arg-type]
+        assert few.best == 4
+        assert few.between is None
+        assert f"+4 maxima scores best, but {texts} cannot tell it from chance" in few.says()
+        assert "resamples" not in few.says()
+        assert all(math.isnan(point.presence.low) and math.isnan(point.presence.high) for point in few.points)
+        plain = json.loads(json.dumps(few.to_json(), allow_nan=False))
+        assert plain["between"] is plain["points"][1]["presence"]["low"] is None
+        assert few.svg().startswith("<svg")
+        assert "nan" not in few.svg()
+    enough = sweep(panel, add(word, 1.0), [PROMPTS[0]], presence=says("e"), **options)  # type: ignore[arg-type]
+    assert enough.points[0].presence.n == 5
+    assert enough.between is not None
 
 
 def test_where_nothing_comes_of_it_nothing_is_recommended(panel: Steerable) -> None:
@@ -312,11 +333,13 @@ def test_the_command_sweeps(run: Path, tmp_path: Path) -> None:
     found = command(*words, "--out", tmp_path / "sweep")
     assert found.code == 0, found.err
     assert "strength  presence" in found.out
+    assert "recommended" not in found.out.replace("nothing is recommended", "")
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.svg", "texts.html"}
     found = command(*words, "--out", tmp_path / "beside", "--controls")
     assert found.code == 0, found.err
     assert "random feature" in found.out
     assert "random direction" in found.out
+    assert "nan" not in found.out
     assert len(json.loads((tmp_path / "beside" / "controls.json").read_text())) == 3
 
 

@@ -17,7 +17,7 @@ from kanary.interventions.presence import Presence
 from kanary.interventions.prompt_search import search_prompts
 from kanary.interventions.samples import Reread, Sample
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.strength import by_first, sweep
+from kanary.interventions.strength import SEEDS, by_first, sweep
 
 if TYPE_CHECKING:
     from kanary.app.api import Service
@@ -29,7 +29,7 @@ class AskedSweep(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     edits: Edits
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=8)]
-    seeds: Annotated[list[Seed], Field(min_length=1, max_length=8)] = [0, 1, 2, 3]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=8)] = [*SEEDS]
     tokens: Annotated[int, Field(ge=4, le=200)] = 40
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.7
     strengths: Annotated[list[float], Field(max_length=16)] = []

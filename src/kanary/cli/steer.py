@@ -18,8 +18,8 @@ HELP = """Steer a run's model by its features, beside the model as it is.
 Strengths count in maxima: at **--strength 2**, the feature's value rises by twice the largest one of its index
 (`kanary index RUN` comes first; else **--text FILE** measures, or **--unit raw**).
 
-**--sweep** tries a range of strengths and recommends one: presence of the concept against fluency, in five texts at least. With **--controls**
-a random feature and a random direction are swept as well.
+**--sweep** tries a range of strengths and recommends one: presence of the concept against fluency, in five texts or more. With
+**--controls** a random feature and a random direction are swept as well.
 docs/steering.md has the definitions, and what Python can do besides.
 """
 Concept = Annotated[

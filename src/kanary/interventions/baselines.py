@@ -1,5 +1,6 @@
 """Is it the feature? The same sweep with a random feature, a random direction, and a difference of means."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
+from kanary.evaluation.result import Metric
 from kanary.interventions.ablation import as_frequent
 from kanary.interventions.edits import Edit, Vector, add
 from kanary.interventions.effects import mean_difference
@@ -42,11 +44,16 @@ def _said(swept: Sweep) -> str:
     best = max(swept.points, key=worth)
     if not worth(best):
         return f"presence does not rise above the {zero:.2f} of strength 0 at any strength (n {best.presence.n})"
-    p, f = best.presence, best.fluency
     return (
-        f"presence {zero:.2f} → {p.value:.2f} ({p.low:.2f}–{p.high:.2f}) at fluency {f.value:.2f} ({f.low:.2f}–{f.high:.2f}), "
-        f"strength {best.strength:g} (n {p.n})"
+        f"presence {zero:.2f} → {_number(best.presence)} at fluency {_number(best.fluency)}, strength {best.strength:g} "
+        f"(n {best.presence.n})"
     )
+
+
+def _number(metric: Metric) -> str:
+    """With its interval, where it has one."""
+    interval = f" ({metric.low:.2f}–{metric.high:.2f})" if math.isfinite(metric.low) else ""
+    return f"{metric.value:.2f}{interval}"
 
 
 def compare(

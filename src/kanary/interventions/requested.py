@@ -69,8 +69,9 @@ def write_sweep(
         presence = by_concept(panel.lm, concept, presence.sites[0])
     found = sweep(panel, edits, prompts, presence=presence, **options)
     lines = [f"Presence: {found.measure}.", "strength  presence  fluency  score  perplexity  repetition"]
+    word = "recommended" if found.between else "best here"
     for p in found.points:
-        mark = "  ← recommended" if p.strength == found.best else ""
+        mark = f"  ← {word}" if p.strength == found.best else ""
         lines.append(
             f"{p.strength:8g}  {p.presence.value:8.3f}  {p.fluency.value:7.3f}  {p.score.value:5.3f}  "
             f"{p.perplexity:10.2f}  {p.repetition.value:10.3f}{mark}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from kanary.errors import KanaryError
 from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Metric
-from kanary.evaluation.sums import estimate
+from kanary.evaluation.sums import FEWEST, estimate
 from kanary.interventions.edits import Edit, Edits, Vector, as_edits
 from kanary.interventions.presence import ByFeature, Presence, measured
 from kanary.interventions.samples import Sample, refuse_empty, repetition, requests, reread, write
@@ -21,11 +21,13 @@ STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Tried first; then twice as much while the strongest is best, and the middles to both sides of the best."""
 MOST = 64.0
 RESAMPLES = 1000
+SEEDS = (0, 1, 2, 3, 4)
+"""Of the texts of each prompt, by default: as many as an interval takes."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What one strength does; intervals are 95 %, by bootstrap over pairs of prompt and seed."""
+    """What one strength does; intervals are 95 %, by bootstrap over pairs of prompt and seed, NaN where these are under 5."""
 
     strength: float
     presence: Metric
@@ -55,8 +57,8 @@ class Sweep:
     points: tuple[Point, ...]
     best: float | None
     """The strength with the best score; None where none brings the concept out."""
-    between: tuple[float, float]
-    """The best strengths of 95 % of the resamples lie here."""
+    between: tuple[float, float] | None
+    """The best strengths of 95 % of the resamples lie here. None of fewer than 5 texts: they cannot tell."""
     texts: tuple[tuple[Sample, ...], ...]
     """By strength, what was written."""
 
@@ -70,13 +72,18 @@ class Sweep:
             )
         point = next(point for point in self.points if point.strength == self.best)
         zero = next(point for point in self.points if point.strength == 0)
-        low, high = self.between
-        return (
-            f"{self.target}: use {self.best:+g} {self.unit} (95 % of resamples: {low:g} to {high:g}). Presence "
-            f"{zero.presence.value:.2f} → {point.presence.value:.2f}, perplexity {zero.perplexity:.1f} → "
-            f"{point.perplexity:.1f}, repetition {zero.repetition.value:.2f} → {point.repetition.value:.2f}; "
-            f"{n} texts."
+        texts = "1 text" if n == 1 else f"{n} texts"
+        did = (
+            f"Presence {zero.presence.value:.2f} → {point.presence.value:.2f}, perplexity {zero.perplexity:.1f} → "
+            f"{point.perplexity:.1f}, repetition {zero.repetition.value:.2f} → {point.repetition.value:.2f}; {texts}."
         )
+        if self.between is None:
+            return (
+                f"{self.target}: {self.best:+g} {self.unit} scores best, but {texts} cannot tell it from chance: give more "
+                f"prompts or seeds, {FEWEST} texts in all at least. {did}"
+            )
+        low, high = self.between
+        return f"{self.target}: use {self.best:+g} {self.unit} (95 % of resamples: {low:g} to {high:g}). {did}"
 
     def svg(self) -> str:
         """Presence, fluency and score over strength, with the recommended one in the title."""
@@ -101,7 +108,7 @@ class Sweep:
             "unit": self.unit,
             "measure": self.measure,
             "best": self.best,
-            "between": list(self.between),
+            "between": None if self.between is None else list(self.between),
             "says": self.says(),
             "points": [
                 {"strength": point.strength} | {name: _plain(getattr(point, name)) for name in names}
@@ -117,7 +124,7 @@ def sweep(
     *,
     presence: Presence | None = None,
     strengths: Sequence[float] | None = None,
-    seeds: Sequence[int] = (0, 1, 2, 3),
+    seeds: Sequence[int] = SEEDS,
     tokens: int = 40,
     temperature: float = 0.7,
     quiet: bool = False,
@@ -215,7 +222,8 @@ class _Trial:
     def scored(self) -> Sweep:
         strengths = sorted(self.numbers)
         draw = torch.Generator().manual_seed(0)
-        draws = torch.randint(self.size, (RESAMPLES, self.size), generator=draw)
+        resamples = RESAMPLES if self.size >= FEWEST else 0
+        draws = torch.randint(self.size, (resamples, self.size), generator=draw)
         draws = torch.cat([torch.arange(self.size)[None], draws])  # the texts themselves first
         means = torch.stack([self.numbers[s][:, draws].nanmean(2) for s in strengths])  # [strengths, 3, 1 + resamples]
         zero = strengths.index(0.0)
@@ -233,8 +241,8 @@ class _Trial:
         )
         first = int(score[:, 0].argmax())
         bests = torch.tensor(strengths, dtype=torch.float64)[score.argmax(0)]
-        between = (float(bests[1:].quantile(0.025)), float(bests[1:].quantile(0.975)))
-        found = float(gain[first, 1:].quantile(0.025)) > 0
+        between = (float(bests[1:].quantile(0.025)), float(bests[1:].quantile(0.975))) if resamples else None
+        found = float(gain[first, 1:].quantile(0.025) if resamples else gain[first, 0]) > 0
         target = ", ".join(edit.target for edit in self.edits)
         unit = {"maximum": "maxima", "sigma": "sigmas", "raw": "raw"}[self.edits[0].unit]
         texts = tuple(tuple(self.texts[s]) for s in strengths)
