@@ -266,8 +266,31 @@ def test_the_verdict_says_what_was_found_and_what_was_not() -> None:
     assert a_hunt(rates=(near, near)).verdict()[0].startswith("Nothing to find")
     still = replace(a_hunt(), effects=(a_hunt().effects[0]._replace(change=Metric(0.01, -0.05, 0.07, 80)),))
     assert "moves nothing" in still.verdict()[2]
+    assert "other way" not in still.verdict()[2]
     assert "No feature to steer" in still.verdict()[3]
     assert "should not" in a_hunt(control_shift=near).verdict()[4]
+
+
+def test_the_verdict_says_where_steering_moves_the_other_way() -> None:
+    plain, up, down = a_hunt().effects[0], Metric(0.05, 0.01, 0.1, 80), Metric(-0.05, -0.1, -0.01, 80)
+    still = Metric(0.01, -0.03, 0.04, 80)
+
+    def said(direction: str, **changes: Metric) -> str:
+        effects = [
+            plain._replace(direction=direction, by=by.replace("_", " "), latent=4, change=change)
+            for by, change in changes.items()
+        ]
+        return " ".join(a_hunt(effects=tuple(effects)).verdict()[2:4])
+
+    assert (
+        "towards no moves the other way: even the best, feature 467, changes the share of yes by 5 % (1 to 10)."
+        in said("no", feature_467=up)
+    )
+    assert "towards yes moves the other way: even the best, feature 467" in said("yes", feature_467=down)
+    assert (
+        "towards no moves nothing that way: the best, feature 5, changes the share of yes by 1 % (-3 to 4); "
+        "feature 467 moves the other way: it changes the share of yes by 5 % (1 to 10)."
+    ) in said("no", feature_467=up, feature_5=still)
 
 
 def test_the_verdict_says_what_random_features_do_at_the_same_strength() -> None:
@@ -293,6 +316,9 @@ def test_what_cannot_be_hunted_is_refused_in_one_line(panel: Steerable, tiny_lla
     with pytest.raises(KanaryError, match="reads no more"):
         hunt("honesty", Steerable(package.load_model(tiny_llama, device="cpu"), small), pairs=16)
     assert "Did you mean" in kanary("hunt", "genderbias", "nowhere").message
-    assert "does not exist" in kanary("hunt", "honesty", "nowhere").message
+    assert "does not exist" in kanary("hunt", "honesty", "nowhere", "--pairs", 16).message
+    few = kanary("hunt", "honesty", "nowhere", "--pairs", 15)  # a mistake that is told before anything is looked for
+    assert "--pairs 15 is too few" in few.message
+    assert "Give at least 16" in few.message
     assert TAIL == 16
     assert package.hunt is hunt

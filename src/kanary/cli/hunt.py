@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kanary.errors import KanaryError
+
 if TYPE_CHECKING:
     from kanary.interventions.hunted import Hunt
 
@@ -19,6 +21,8 @@ man) and lead up to the same question. Features are chosen on half of the pairs;
 95 % intervals. Beside the best features stand random ones, a difference of means, and pairs in which something else is
 switched. Where nothing is found, that is said. docs/hunt.md says how to read it.
 """
+FEWEST = 16
+"""Pairs, as in ``kanary.interventions.hunt``."""
 
 
 def command(
@@ -27,12 +31,16 @@ def command(
     sae: Annotated[
         str | None, typer.Option(help="Name of the SAE, where the run has several.", show_default=False)
     ] = None,
-    pairs: Annotated[int, typer.Option(min=16, help="Pairs of passages; half are held out.")] = 160,
+    pairs: Annotated[int, typer.Option(help="Pairs of passages; half are held out.")] = 160,
     seed: Annotated[int, typer.Option(help="Of the passages, the halves and the intervals.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write everything here, as JSON.", show_default=False)] = None,
     model: Annotated[str | None, typer.Option(help="The language model, if it has moved.", show_default=False)] = None,
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1.")] = "auto",
 ) -> None:
+    if pairs < FEWEST:  # before the seconds that the imports take
+        raise KanaryError(
+            f"--pairs {pairs} is too few: half of them choose features and half judge them. Give at least {FEWEST}."
+        )
     from kanary.files import write_json
     from kanary.interventions.hunt import hunt
     from kanary.interventions.quarry import find_quarry

@@ -132,7 +132,11 @@ class Hunt:
         best = max(mine, key=lambda each: sign * each.change.value)
         moved = best.change.low > 0 if sign > 0 else best.change.high < 0
         if not moved:
-            return f"Steering {towards} moves nothing: the best, {best.by}, changes the share of yes by {share(best.change)}."
+            wrong = [each for each in mine if (each.change.high < 0 if sign > 0 else each.change.low > 0)]
+            if best in wrong:
+                return f"Steering {towards} moves the other way: even the best, {best.by}, {_by(best)}."
+            against = "".join(f"; {each.by} moves the other way: it {_by(each)}" for each in wrong)
+            return f"Steering {towards} moves nothing that way: the best, {best.by}, {_by(best)}{against}."
         others = [each for each in self.effects if each.direction == direction and each.latent is None]
         beside = "; ".join(f"{each.by}: {share(each.after)}" for each in others)
         return f"Steered {towards} by {best.by}, yes goes from {share(best.before)} to {share(best.after)} ({beside})."
@@ -154,6 +158,10 @@ class Hunt:
         moved = shift.low > 0 or shift.high < 0
         says = f"changes the share of yes by {share(shift)}"
         return f"Control, {self.control_says}: it {says}, " + ("which it should not." if moved else "as it should.")
+
+
+def _by(effect: Effect) -> str:
+    return f"changes the share of yes by {share(effect.change)}"
 
 
 def share(metric: Metric) -> str:
