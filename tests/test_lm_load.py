@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import small_tokenizer
+from hub import Repository, running_hub
 from kanary.errors import KanaryError
 from kanary.lm import LanguageModel, load_model
 
@@ -85,6 +87,43 @@ def test_a_hub_id_without_a_network_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     _refused("nobody/no-such-model", "'nobody/no-such-model'", "cannot be reached")
+
+
+def test_where_nothing_can_be_reached_the_hub_is_asked_once_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub.constants
+
+    def again(seconds: float) -> None:
+        raise AssertionError("it was tried again")
+
+    with socket.socket() as closed:  # bound, but not listening
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": address,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setattr("time.sleep", again)
+        _refused("nobody/no-such-model", "no folder of that name is here, and", "cannot be reached")
+        assert capsys.readouterr().err == "Asking the Hugging Face Hub for nobody/no-such-model …\n"
+        (tmp_path / "models" / "llama").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        _refused("models/lama", "the folder models is, and has llama")
+
+
+def test_a_model_on_the_hub_is_read_from_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running_hub(monkeypatch, tmp_path / "cache") as hub:
+        repository = hub.repositories["someone/tiny"] = Repository(private=False)
+        repository.commit({path.name: path.read_bytes() for path in copy.iterdir()})
+        assert load_model("someone/tiny").fingerprint == load_model(copy).fingerprint
+        assert "Asking the Hugging Face Hub for someone/tiny" in capsys.readouterr().err
+        _refused("someone/tine", "neither a folder here nor a model on the Hugging Face Hub")
 
 
 def test_weights_cut_short_are_refused(copy: Path) -> None:

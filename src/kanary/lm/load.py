@@ -1,6 +1,7 @@
 """Loading a language model from a folder or from the Hub, and refusing one that would mislead."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ BUNDLED_FOLDER = Path(__file__).with_name("bundled")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Models round their vocabulary up (Phi-2: 98 % used, Pythia-12B: 99 %); a tokenizer that fills less is another model's.
 _LEAST_VOCABULARY_SHARE = 0.8
+_PATIENCE = 10.0  # seconds for the Hub's first answer
 
 
 def load_model(
@@ -99,7 +101,8 @@ def _read(where: str, remote: bool, revision: str | None, dtype: Any) -> tuple[A
     """(model, tokenizer, the loader's report of what did not fit)."""
     with _explained(where, remote, "library"):
         import transformers
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    here_only = remote and not _hub_answers(where)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False, "local_files_only": here_only}
     models: Any = transformers.AutoModelForCausalLM
     with _quiet():
         with _explained(where, remote, "config"):
@@ -111,6 +114,21 @@ def _read(where: str, remote: bool, revision: str | None, dtype: Any) -> tuple[A
             options |= {"ignore_mismatched_sizes": True}  # those in the report are refused, by name
             model, report = models.from_pretrained(where, dtype=dtype, **options)
     return model, tokenizer, report
+
+
+def _hub_answers(name: str) -> bool:
+    """Asks the Hub once, and says so. Where nothing can be connected to, the library would try six times for every file."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    print(f"Asking the Hugging Face Hub for {name} …", file=sys.stderr, flush=True)
+    try:
+        HfApi().model_info(name, timeout=_PATIENCE)
+    except Exception as error:  # what else goes wrong, the loader meets again, and explains
+        # by name, because the Hub's client changes the library whose errors it raises
+        return not {"ConnectError", "ConnectionError"} & {kind.__name__ for kind in type(error).__mro__}
+    return True
 
 
 def _device(name: str) -> torch.device:
@@ -136,9 +154,9 @@ def _explained(where: str, remote: bool, part: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         said = " ".join(str(error).split())
         if "connect" in said or "offline" in said.lower() or "Max retries" in said:
-            message = f"no folder of that name is here, and the Hugging Face Hub cannot be reached. {_HUB_FIX}"
+            message = f"no folder of that name is here{_beside(where)}, and the Hugging Face Hub cannot be reached. {_HUB_FIX}"
         elif remote and ("not a local folder" in said or "404" in said or "401" in said):
-            message = f"neither a folder here nor a model on the Hugging Face Hub. {_HUB_FIX}"
+            message = f"neither a folder here{_beside(where)} nor a model on the Hugging Face Hub. {_HUB_FIX}"
         elif "pytorch_model.bin" in said or "file named model.safetensors" in said:
             message = "it has no model.safetensors. Kanary unpickles nothing: save the model again as safetensors."
         elif part == "tokenizer":
@@ -148,6 +166,15 @@ def _explained(where: str, remote: bool, part: str) -> Iterator[None]:
         else:
             message = f"its {part} cannot be read ({said[:240]})."
         raise KanaryError(f"Model {where!r} cannot be loaded: {message}") from error
+
+
+def _beside(name: str) -> str:
+    """What to say of a name like ``models/x`` where the folder ``models`` is here: it may be a slip in a path."""
+    folder = Path(name).parent
+    if folder == Path() or not folder.is_dir():
+        return ""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return f" (the folder {folder} is, and has {', '.join(names[:5]) or 'no folders'}{', …' if len(names) > 5 else ''})"
 
 
 _HUB_FIX = "Check the name and the connection (private models need `hf auth login`)."
