@@ -320,6 +320,7 @@ def test_the_command_reads_lists_and_prints_what_the_function_finds(
     assert "near 0: more of it in negative prompts" in said.out
     assert re.search(r"−\d\.\d\d \(−\d\.\d\d to −?\d\.\d\d\)", said.out)
     assert "left out.\n" not in said.err
+    assert not re.search(r"−0\.0+\b", said.out)
     assert "are few" not in said.out
     for name in ("with.txt", "without.txt"):
         (tmp_path / name).write_text("\n".join((tmp_path / name).read_text().splitlines()[:9]))

@@ -140,7 +140,8 @@ def _cells(each: "Separating") -> tuple[str, ...]:
 
 
 def _metric(metric: "Metric", digits: int) -> str:
-    value, low, high = (f"{each:.{digits}f}".replace("-", "−") for each in metric[:3])
+    rounded = (round(each, digits) + 0.0 for each in metric[:3])  # no −0
+    value, low, high = (f"{each:.{digits}f}".replace("-", "−") for each in rounded)
     return f"{value} ({low} to {high})"
 
 
