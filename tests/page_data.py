@@ -190,7 +190,7 @@ def curve(rng: random.Random, maximum: float) -> dict[str, Any]:
     y = [v + 0.6 * maximum * (v / maximum) ** 3 - 0.2 * maximum * (v / maximum) for v in x]
     return {
         "part": "decoder", "name": "kan-bend", "says": "how far the feature moves along its direction as it fires",
-        "x": x, "y": y, "linear": x, "range": [0.0, maximum * 0.8], "density": histogram(rng, 0.0, maximum, 4000, 30),
+        "x": x, "y": y, "straight": [0.0] * len(x), "range": [0.0, maximum], "density": histogram(rng, 0.0, maximum, 4000, 30),
         "formula": {"text": "0.8 a + 0.004 a³", "r2": 0.998, "low": 0.0, "high": maximum * 0.8}, "turns": 23.5,
         "tokens_along": [{"at": 1.0, "tokens": [" rain", " wet"]}, {"at": maximum * 0.8, "tokens": [" storm", " flood"]}],
     }  # fmt: skip
@@ -253,5 +253,5 @@ def row(latent: int, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "latent": latent, "label": known["label"][latent], "density": known["density"][latent],
         "maximum": known["maximum"][latent], "score": known["score"][latent], "concept": known["best_concept"][latent],
-        "cosine": None,
+        "cosine": None, "fires_on": [" rain", "it"] if latent % 2 == 0 else [],
     }  # fmt: skip

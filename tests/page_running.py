@@ -93,7 +93,10 @@ def attribution(prompt: str) -> dict[str, Any]:
     tokens = ["<s>", *[word if i == 0 else f" {word}" for i, word in enumerate(prompt.split(" "))]]
     credit = {"gradient": 0.4, "integrated": 0.35, "ablated": 0.3}
     rows = [{"latent": 12 + i, "position": 1 + i % (len(tokens) - 1), "value": 2.0, **credit} for i in range(20)]
-    features = [{"latent": 12 + i, "tokens": 2, "position": 1, **credit} for i in range(20)]
+    features = [
+        {"latent": 12 + i, "tokens": 2, "position": 1, **credit, "integrated": (-1) ** i * (7 * i % 20) / 10}
+        for i in range(20)
+    ]
     top = [{"token": word, "id": i, "probability": 0.4 / (i + 1), "logit": 1.0} for i, word in enumerate(WORDS)]
     return {
         "tokens": tokens,

@@ -54,6 +54,16 @@ def test_without_a_wish_all_features_come_page_by_page(local: TestClient) -> Non
     assert latents(get(local, SAE_ + "/search", limit=0)) == []
 
 
+def test_a_row_names_the_different_tokens_on_which_its_feature_is_strongest(
+    local: TestClient, index: kanary.FeatureIndex
+) -> None:
+    rows = get(local, SAE_ + "/search", limit=1000)["rows"]
+    for row, feature in zip(rows, index, strict=True):
+        strongest = [feature.examples[i] for i in feature.top]
+        assert row["fires_on"] == [*dict.fromkeys(each.tokens[each.focus] for each in strongest)][:3]
+    assert max(len(row["fires_on"]) for row in rows) == 3
+
+
 def test_numbers_filter_and_sort(local: TestClient, index: kanary.FeatureIndex) -> None:
     density = index.columns()["density"]
     low, high = np.quantile(density, [0.25, 0.75])
@@ -71,7 +81,7 @@ def test_like_sorts_by_the_cosine_of_the_decoder_directions(local: TestClient, r
     cosine = W @ W[5]
     found = get(local, SAE_ + "/search", like=5, limit=1000)
     assert latents(found) == cosine.argsort(descending=True).tolist()
-    assert found["rows"][0] == pytest.approx({**found["rows"][0], "cosine": 1.0})
+    assert found["rows"][0]["cosine"] == pytest.approx(1.0)
     shown = torch.tensor([row["cosine"] for row in found["rows"]]).double()
     assert torch.allclose(shown, cosine[latents(found)], atol=1e-3)
 

@@ -71,6 +71,9 @@ def test_the_table_has_a_row_per_feature(index: kanary.FeatureIndex, tmp_path: P
         feature = index[int(row["latent"])]
         assert int(row["fired"]) == feature.fired
         assert float(row["density"]) == feature.density
+        strongest = [feature.examples[i] for i in feature.top]
+        different = [*dict.fromkeys(example.tokens[example.focus] for example in strongest)]
+        assert row["fires_on"] == " ".join(map(repr, different[:5]))
 
 
 def test_parquet_holds_the_same_table_with_types(index: kanary.FeatureIndex, tmp_path: Path) -> None:

@@ -360,13 +360,18 @@ def test_learned_functions_are_those_of_the_sae_with_where_their_values_lie(
     latent = int(np.count_nonzero(counted, axis=0).argmax())
     found = index[latent].functions
     assert [(f["part"], f["name"]) for f in found] == [("encoder", "kan-node"), ("decoder", "kan-bend")]
-    for function, curve in zip(found, sae.splines(latent), strict=True):
-        assert function["x"] == pytest.approx(curve.x.tolist(), abs=1e-6)
-        assert function["y"] == pytest.approx(curve.y.tolist(), abs=1e-6)
-        assert function["range"] == pytest.approx(curve.range, abs=1e-6)
+    straight = (found[0]["x"], [0.0] * len(found[1]["x"]))  # a score itself; an arc's coordinate off its line
+    for function, curve, line in zip(found, sae.splines(latent), straight, strict=True):
+        assert function["says"] == curve.says
+        assert function["straight"] == pytest.approx(line, abs=1e-6)
+        assert function["y"] == pytest.approx(line, abs=1e-6), "as they begin"
+        assert function["range"] == [0, function["x"][-1]]
+        filled = np.flatnonzero(function["density"]["counts"])[-1]
+        assert function["x"][-1] == pytest.approx(function["density"]["edges"][filled + 1]), "to where values end"
         assert sum(function["density"]["counts"]) == np.count_nonzero(counted[:, latent]) == index[latent].fired
         assert len(function["density"]["edges"]) == len(function["density"]["counts"]) + 1
     values = counted[:, latent][counted[:, latent] > 0]
+    assert values.max() <= found[1]["x"][-1]
     edges = np.array(found[1]["density"]["edges"])
     assert found[1]["density"]["counts"][:10] == np.histogram(values, edges)[0][:10].tolist()
     assert found[0]["turns"] is None

@@ -101,6 +101,26 @@ def test_nothing_in_a_token_becomes_markup_or_unreadable(index: kanary.FeatureIn
             assert float(one.get("x", 0)) + float(one.get("textLength", 0)) <= VALUE + (34 + AFTER) * CELL + 1
 
 
+def test_a_learned_function_is_drawn_to_its_strongest_value_beside_its_straight_line(
+    index: kanary.FeatureIndex,
+) -> None:
+    latent = int(index.columns()["fired"].argmax())
+    feature = index[latent]
+    function = feature.functions[0]
+    bent = replace(feature, functions=({**function, "y": [x * x for x in function["x"]]},))
+    picture = drawn(bent)["decoder"]
+    straight, curve = (
+        [tuple(map(float, point.split(","))) for point in (line.get("points") or "").split()]
+        for line in picture.iter(f"{SVG}polyline")
+    )
+    assert len({y for _, y in straight}) == 1, "a coordinate off a straight line is 0 where it is straight"
+    assert len({y for _, y in curve}) > 10
+    assert function["x"][-1] >= feature.maximum
+    bars = [one for one in picture.iter(f"{SVG}rect") if one.get("fill") == "#8a96a5"]
+    assert bars
+    assert max(float(bar.get("x", 0)) + float(bar.get("width", 0)) for bar in bars) <= curve[-1][0] + 0.5
+
+
 def test_a_silent_feature_says_so(index: kanary.FeatureIndex) -> None:
     silent = drawn(index[len(index) - 1])
     assert "It fires nowhere in this text." in texts(silent["examples"])

@@ -247,6 +247,25 @@ def test_features_follow_each_other_by_key_unless_keys_are_turned_off(reader: Re
     assert not reader.complaints()
 
 
+def test_a_learned_function_stands_beside_its_straight_line_and_nothing_leaves_the_axis(
+    reader: Reader, feature: dict[str, Any]
+) -> None:
+    ends = """() => {
+        const box = of => document.querySelector(`#functions ${of}`).getBBox();
+        const parts = ['.axis', 'path.learned', 'path.straight', 'path.rug', '.fitted'];
+        const [axis, learned, straight, rug, fitted] = parts.map(box);
+        return [straight.height, axis.x + axis.width, ...[learned, straight, rug, fitted].map(one => one.x + one.width)];
+    }"""
+    function = feature["functions"][0]
+    assert function["turns"]
+    with reader.reading(FEATURE) as page:
+        height, end, learned, straight, rug, fitted = page.evaluate(ends)
+        assert height == 0, "an arc's coordinate off its straight line is 0 where it is straight"
+        assert (learned, straight) == pytest.approx((end, end), abs=0.2), "to the strongest value"
+        assert max(rug, fitted) <= end + 0.2
+    assert not reader.complaints()
+
+
 def test_repeats_lead_to_each_other_and_lists_to_each_other(reader: Reader) -> None:
     with reader.reading(FEATURE) as page:
         for expected in ("top-4", "top-11", "top-0"):

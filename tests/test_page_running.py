@@ -21,7 +21,7 @@ def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(rea
         page.keyboard.press("Enter")
         page.focus("#strength-12")
         page.keyboard.press("ArrowRight")
-        assert "f=12%3A2.25" in page.url
+        assert "f=12%3A0.75" in page.url, "begins at half its maximum"
         page.fill("[aria-label='Strength of feature 12, in maxima']", "4")
         page.keyboard.press("Control+Enter")
         page.wait_for_selector("text=As long as asked for. >> nth=1")
@@ -129,7 +129,17 @@ def test_a_watch_is_made_from_texts_and_deleted(reader: Reader) -> None:
         body = asked.value.post_data_json
         assert (body["positive"], body["negative"], body["on_alarm"]) == (["one", "two", "three"], ["four"], "stop")
         page.wait_for_selector("li:has-text('rain') input:checked")
-        page.click("[aria-label='Delete the watch rain']")
+        page.focus("[aria-label='Delete the watch rain']")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # twice by mistake
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(150)
+        assert [watch["name"] for watch in reader.server.watches] == ["lying", "rain"]
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Delete the watch rain"
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
         page.wait_for_selector("li:has-text('rain')", state="detached")
     assert not reader.complaints()
 
@@ -142,6 +152,35 @@ def test_a_token_shows_what_raises_the_prediction(reader: Reader) -> None:
         assert page.locator("[aria-label='Table: features at single tokens'] tbody tr").count() == 5
         page.keyboard.press("Escape")
         assert page.locator("[aria-label='Table: features at single tokens'] tbody tr").count() == 20
+    assert not reader.complaints()
+
+
+def test_attributed_features_stand_by_what_is_shown_and_colours_say_what_raises(reader: Reader) -> None:
+    with reader.reading(VIEWS["attribute"]) as page:
+        page.wait_for_selector("#features-title")
+        cells = page.locator("[aria-label='Table: features at all their tokens'] tbody tr td:nth-child(3)")
+        shown = [abs(float(cell.replace("−", "-"))) for cell in cells.all_inner_texts()[:-1]]  # the last is the rest
+        assert shown == sorted(shown, reverse=True)
+        assert shown[0] == 1.9, "of all twenty, not of the first twelve"
+        ground = "one => getComputedStyle(one).backgroundColor"  # oklab(lightness, redness, yellowness)
+        up, down = (
+            page.eval_on_selector_all(f".tokens .{way}", f"all => ({ground})(all.at(-1))") for way in ("up", "down")
+        )
+        assert float(up.rstrip(")").split()[2]) < 0 < float(down.rstrip(")").split()[2]), (
+            f"as logit weights: {up} blue, {down} orange"
+        )
+    assert not reader.complaints()
+
+
+def test_a_sweep_says_how_long_it_has_taken(reader: Reader) -> None:
+    reader.server.slow["/sweep"] = 1.6
+    try:
+        with reader.reading(VIEWS["steer"]) as page:
+            page.click("text=Try strengths")
+            page.wait_for_selector("text=/1 s so far/")
+            page.wait_for_selector("text=Use +4")
+    finally:
+        reader.server.slow.clear()
     assert not reader.complaints()
 
 

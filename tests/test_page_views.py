@@ -1,5 +1,6 @@
 """Every view in a real browser: nothing complains, nothing leaves the address, everybody can read it."""
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_a_token_shows_its_features_and_a_feature_colours_the_text(reader: Reade
 
 def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader) -> None:
     with reader.reading("#/s/demo/topk") as page:
-        assert page.inner_text("#found-title") == "2\u202f048 features found"
+        assert page.inner_text("#found-title") == "2,048 features found"
         page.fill("#search-words", "rain")
         page.wait_for_selector("text=/^342 features found/")
         assert page.url.endswith("#/s/demo/topk?q=rain")
@@ -158,23 +159,70 @@ def test_a_search_lies_in_the_address_and_its_hits_become_a_list(reader: Reader)
     assert not reader.complaints()
 
 
+def test_features_without_words_are_shown_by_their_tokens_and_how_words_are_made(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with reader.reading("#/s/demo/topk") as page:
+        assert page.locator("main code >> text=kanary explain").count() == 0
+    nothing = dict.fromkeys(("label", "best_concept"), [None] * data.WIDTH)
+    monkeypatch.setattr(reader.server, "columns", reader.server.columns | nothing)
+    one_dead = data.meta() | {"dead": 1}
+    monkeypatch.setattr(data, "meta", lambda name="topk": one_dead)
+    with reader.reading("#/s/demo/topk") as page:
+        assert page.inner_text("main code >> text=kanary explain") == "kanary explain runs/demo"
+        first = page.locator("[aria-label='Features found'] tbody tr >> nth=0")
+        assert first.locator(".chip").all_inner_texts() == ["␣rain", "it"]
+        assert page.locator("th >> text=best concept").count() == 0
+        assert "1 dead one left out" in page.inner_text("main")
+        assert "on this page of the table" in page.inner_text("figcaption:has-text('others')")
+        assert not axe(page)
+    with reader.reading("#/f/demo/topk/15") as page:
+        assert "means. kanary explain lets" in page.inner_text("#said")
+    assert not reader.complaints()
+
+
+def test_while_the_model_loads_a_typed_text_is_not_called_nothing(reader: Reader) -> None:
+    reader.server.slow["/live"] = 1.0
+    try:
+        with reader.reading("#/live/demo/topk") as page:
+            assert "Nothing typed yet" in page.inner_text("main")
+            page.fill("#live-text", "some words")
+            page.wait_for_selector("text=/loads the model/")
+            assert "Nothing typed yet" not in page.inner_text("main")
+            page.wait_for_selector("text=/^3 tokens/")
+    finally:
+        reader.server.slow.clear()
+    assert not reader.complaints()
+
+
+def test_neighbouring_values_of_an_axis_differ(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = copy.deepcopy(reader.server.runs)
+    for i, sae in enumerate(sae for run in runs for sae in run["saes"]):
+        sae["ev"] = {"value": 0.9485 + i / 10000, "low": None, "high": None, "n": 1000}
+    monkeypatch.setattr(reader.server, "runs", runs)
+    with reader.reading("#/") as page:
+        shown = page.locator("[aria-label^='explained variance'] > text[text-anchor=end]").all_text_contents()
+        assert len(shown) > 2
+        assert len(set(shown)) == len(shown), shown
+
+
 def test_an_sae_is_shown_as_a_whole(reader: Reader) -> None:
     bars = "document.querySelectorAll('#main figure svg .bars')[{}].getAttribute('d').split('z').length - 1"
     with reader.reading("#/s/demo/topk") as page:
         l0, over = page.locator("figure >> nth=0"), page.locator("figure >> nth=1")
-        said = l0.inner_text().replace("\u202f", "")
+        said = l0.inner_text().replace(",", "")
         assert all(part in said for part in ("mean 15.8", "median 16", "90 % of tokens: 11 to 21", "n 1000000 tokens"))
         assert page.evaluate(bars.format(0)) == sum(count > 0 for count in data.L0["counts"])
         box = l0.locator("svg").bounding_box()
         page.mouse.move(
             box["x"] + box["width"] / 2 + 3, box["y"] + 50
         )  # the middle of ten bars is the edge to the sixth
-        assert "290000 tokens with 14 to 15" in l0.inner_text().replace("\u202f", "")
+        assert "290000 tokens with 14 to 15" in l0.inner_text().replace(",", "")
         alive = sum(share > 0 for share in reader.server.columns["density"])
-        assert f"n {alive} features" in over.inner_text().replace("\u202f", "")
+        assert f"n {alive} features" in over.inner_text().replace(",", "")
         over.locator("label >> text=kurtosis").click()
         known = sorted(value for value in data.moments()["kurtosis"] if value is not None)
-        assert f"n {len(known)} features" in over.inner_text().replace("\u202f", "")
+        assert f"n {len(known)} features" in over.inner_text().replace(",", "")
         median = float(re.search(r"median ([0-9.]+)\n", over.inner_text())[1])  # type: ignore[index]
         assert median == pytest.approx(known[len(known) // 2], rel=0.02)
         page.click("label >> text=logit weights")
@@ -247,6 +295,16 @@ def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> Non
         screenshot(page, tmp_path, "exported")
     assert len(reader.server.asked) == asked
     assert {url.split(":")[0] for url in reader.requests} == {"file"}
+    assert not reader.complaints()
+
+
+def test_a_file_of_one_feature_opens_on_it(reader: Reader, tmp_path: Path) -> None:
+    file = tmp_path / "feature.html"
+    write_page(file, [data.feature(3)])
+    with reader.reading(file.as_uri()) as page:
+        assert page.inner_text("h1").startswith("Feature 3")
+        page.click("text=All features of this file")
+        page.wait_for_selector("h1 >> text='1 feature'")
     assert not reader.complaints()
 
 

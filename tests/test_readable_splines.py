@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ from kanary.evaluation.splines import (
     top_tokens,
 )
 from kanary.evaluation.standin import STRAIGHT, Calibration, controls
+from kanary.features.learned import function_arrays
+from kanary.features.learned import functions_of as functions_shown
 from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
 from kanary.sae import SAE, SAEConfig, SparseCodes
@@ -580,6 +583,43 @@ def test_the_report_draws_what_there_is_and_where_there_is_data() -> None:
     for name in spline_metrics([found])["splines"]:
         assert name in page.text
         assert SPLINES[name] in page.text
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_an_index_draws_a_function_exactly_to_where_its_values_end(decoder: str, tiny_lm: LanguageModel) -> None:
+    sae = curved(decoder, [wild, half, wild], basis="bspline")
+    codes = SparseCodes.from_dense(torch.tensor([2.0, 1.5 * UPPER, 0.0]) * torch.rand(3000, 3))  # within, beyond, none
+    parts, arrays = function_arrays(sae, tiny_lm, densities_of(sae, codes), lambda _: None)
+    for latent, end in enumerate((2.0, 1.5 * UPPER, UPPER)):
+        (found,) = functions_shown(latent, parts, arrays, None)
+        x = torch.tensor(found["x"], dtype=torch.float64)
+        assert 0.95 * end < float(x[-1]) < 1.2 * end
+        assert x[-1] >= codes.to_dense()[:, latent].max()
+        psi = values(sae, "decoder", torch.tensor([latent]), x[None])[0].double()
+        if decoder == "kan-gain":
+            line, expected = found["x"], psi @ sae.W_dec[latent].double()
+        elif decoder == "kan-bend":
+            line, expected = [0.0] * len(x), psi @ sae.decoder.W_bend[latent, 0].double()
+        else:
+            continue  # about an axis that follows from the values
+        assert found["straight"] == pytest.approx(line)
+        assert torch.allclose(torch.tensor(found["y"], dtype=torch.float64), expected, atol=1e-4)
+
+
+def test_an_older_index_is_drawn_as_far_and_about_0() -> None:
+    x = np.linspace(0, 4, 65)
+    edges = np.linspace(0, 8, 57)[:-1]
+    counts = (edges < 6).astype(int)
+    for turns, line in ((True, 0.0), (False, 6.0)):
+        arrays = {"x": x, "y": x**2, "linear": x, "edges": edges, "counts": counts, "turning": np.array(1.0)}
+        arrays |= {"r2": np.array(np.nan), "fitted": np.array([np.nan] * 2), "formula_bytes": np.zeros(0, np.uint8)}
+        arrays = {f"decoder_{name}": each[None] for name, each in arrays.items()}
+        arrays |= {"decoder_formula_offsets": np.array([0, 0]), "decoder_formula_bytes": np.zeros(0, np.uint8)}
+        part = {"part": "decoder", "name": "kan-bend", "says": "y", "turns": turns}
+        (found,) = functions_shown(0, [part], arrays, None)
+        assert found["x"][-1] == pytest.approx(6)
+        assert found["straight"][-1] == pytest.approx(line)
+        assert found["y"][-1] == pytest.approx(16 + 2 * (16 - x[-2] ** 2) / (4 - x[-2]))
 
 
 def test_a_report_about_linear_saes_has_no_such_section() -> None:

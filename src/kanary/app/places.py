@@ -34,6 +34,19 @@ def stretches(index: FeatureIndex, document: int) -> list[Stretch]:
     return found
 
 
+def fires_on(index: FeatureIndex, latents: NDArray[np.int64], most: int) -> list[list[str]]:
+    """Of each of ``latents``, at most so many different tokens of its strongest examples, the strongest first."""
+    examples, tokens = Arrays(index.folder / EXAMPLES), Arrays(index.folder / TEXT)["tokens"]
+    found = []
+    for latent in latents.tolist():
+        here = slice(*examples["offsets"][latent : latent + 2].tolist())
+        top = np.flatnonzero(examples["lists"][here] >> INTERVALS & 1) + here.start
+        top = top[np.argsort(-examples["values"][top], kind="stable")]
+        ids = dict.fromkeys(tokens[examples["windows"][top], examples["focus"][top]].tolist())
+        found.append([index.token(id) for id in list(ids)[:most]])
+    return found
+
+
 def strongest_tokens(index: FeatureIndex) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Latent ``[n]`` and token id ``[n]`` of all examples at which a latent is strongest."""
     examples, tokens = Arrays(index.folder / EXAMPLES), Arrays(index.folder / TEXT)["tokens"]

@@ -9,13 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from kanary.app.places import strongest_tokens
+from kanary.app.places import fires_on, strongest_tokens
 from kanary.features.index import FeatureIndex
 from kanary.features.rounding import rounded
 
 Sort = Literal["density", "maximum", "score", "cosine", "latent"]
 
 
+SHOWN_TOKENS = 3
+"""Tokens on which a feature is at its strongest, of each row."""
 LATEST = 2**53
 """Numbers above this are no whole numbers in a browser."""
 
@@ -122,11 +124,13 @@ def _rows(
     nothing = [None] * len(latents)
     shown = {name: nothing if values is None else rounded(values[latents]) for name, values in numbers.items()}
     concepts = columns.get("concept")
+    strongest = fires_on(index, latents, SHOWN_TOKENS)
     return [
         {
             "latent": latent,
             "label": titles.get(latent),
             "concept": None if concepts is None else concepts[latent],
+            "fires_on": strongest[i],
             **{name: values[i] for name, values in shown.items()},
         }
         for i, latent in enumerate(latents.tolist())

@@ -45,6 +45,18 @@ class Density(NamedTuple):
         total = int(self.counts.sum())
         return int(self.outside.sum()) / total if total else float("nan")
 
+    def ends(self) -> Tensor:
+        """``[d_sae, bins]`` float64: the upper end of every bin; the last, which has none, goes as far above its mean as
+        below."""
+        return torch.cat([self.edges[:, 1:], 2 * self.means[:, -1:] - self.edges[:, -1:]], 1)
+
+    def reach(self) -> Tensor:
+        """``[d_sae]`` float64: the end of the last bin that holds values, up to which a function is drawn; without values
+        that of its grid."""
+        filled = self.counts > 0
+        last = (filled * torch.arange(filled.shape[1])).amax(1).where(filled.any(1), INSIDE - 1)
+        return self.ends().gather(1, last[:, None])[:, 0]
+
     def spread(self) -> Tensor:
         """``[d_sae, bins]`` float64: how far to either side of its mean a bin's values can be spread evenly."""
         high = F.pad(self.edges[:, 1:], (0, 1), value=torch.inf)  # the last has no end

@@ -181,6 +181,19 @@ def top_tokens(
     return found
 
 
+@torch.no_grad()
+def over_values(sae: SAE, of: Functions, latents: Tensor, x: Tensor) -> Iterator[LatentFunction]:
+    """The functions of ``latents [m]`` at ``x [m, points]``, about the straight lines of the values that occurred."""
+    counts = of.density.counts[latents].double()
+    counts[counts.sum(1) == 0, :INSIDE] = 1  # nothing occurred: anything on the grid may
+    at = torch.cat([x, of.density.means[latents]], 1)
+    weight = torch.cat([torch.zeros_like(x), counts], 1)
+    ends, here = of.quantiles[latents][:, [0, -1]], x.shape[1]
+    for each in drawn(sae, of.part, latents, at, weight, ends):
+        x, y, linear, w = (column[:here] for column in (each.x, each.y, each.linear, each.weight))
+        yield dataclasses.replace(each, x=x, y=y, linear=linear, weight=w)
+
+
 def _drawn(sae: SAE, of: Functions, latents: Tensor) -> Iterator[Shown]:
     """The functions of ``latents [m]`` where there are values, and nowhere else."""
     density = of.density
@@ -188,12 +201,10 @@ def _drawn(sae: SAE, of: Functions, latents: Tensor) -> Iterator[Shown]:
     half = density.spread()[latents]
     bins = torch.stack([means - half, means, means + half], 2).flatten(1)
     weight = counts.double().repeat_interleave(3, 1)
+    end = bins.shape[1]
     knots = learned(sae)[of.part].basis.breaks().cpu().double().expand(sae.d_sae, -1)[latents]
-    marks = torch.cat([knots, of.quantiles[latents]], 1)  # without weight: an arc's straight line is that of the values
-    x, p = torch.cat([bins, marks], 1), torch.cat([weight, torch.zeros_like(marks)], 1)
-    functions = drawn(sae, of.part, latents, x, p, of.quantiles[latents][:, [0, -1]])
+    functions = over_values(sae, of, latents, torch.cat([bins, knots, of.quantiles[latents]], 1))
     for row, function in enumerate(functions):
-        end = bins.shape[1]
         pairs = torch.stack([function.x, function.y], 1)[end:]
         here = (torch.searchsorted(low[row], knots[row], right=True) - 1).clamp_min(0)
         kept = pairs[: knots.shape[1]][counts[row][here] > 0]

@@ -138,18 +138,19 @@ def _token_row(x: float, y: float, one: Mapping[str, Any], most: float, fill: st
 
 
 def function_panel(function: Mapping[str, Any]) -> Panel:
-    """A learned function beside its linear part, above a rug of the inputs that it saw."""
+    """A learned function beside what a straight one would be, above a rug of the inputs that it saw."""
     top, base, rug, end = 30, 138, 6, NARROW - EDGE
-    xs, ys, linear = function["x"], function["y"], function["linear"]
-    x, y = Scale.of(xs, (LEFT, end), padding=0), Scale.of([*ys, *linear], (base, top))
+    xs, ys, straight = function["x"], function["y"], function["straight"]
+    x, y = Scale.of(xs, (LEFT, end), padding=0), Scale.of([*ys, *straight], (base, top))
     density = function["density"] or {"edges": [], "counts": []}
     most = math.log1p(max([1, *density["counts"]]))
     seen = [rug * math.log1p(count) / most for count in density["counts"]]
     body = [
         words(EDGE, 10, f"{function['part']}: {function['name']}", bold=True),
+        words(end, 10, "dashed: straight", fill=SOFT, anchor="end", size=9.5),
         words(EDGE, 23, _under(function), fill=SOFT, size=9.5),
         grid(y, LEFT, end),
-        curve(zip(map(x.at, xs), map(y.at, linear), strict=True), SOFT, 1.2, "5 4"),
+        curve(zip(map(x.at, xs), map(y.at, straight), strict=True), SOFT, 1.2, "5 4"),
         curve(zip(map(x.at, xs), map(y.at, ys), strict=True), POSITIVE),
         bars(x, density["edges"], seen, base + rug + 2, repeat(BAR)),
         line(LEFT, base + rug + 2, end, base + rug + 2),

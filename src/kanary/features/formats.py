@@ -29,6 +29,8 @@ COLUMNS = (
     | {"raises": "list", "lowers": "list", "fires_on": "list"}
 )
 """Of the table, and their types."""
+DISTINCT = 5
+"""Different tokens on which a feature fires most strongly, of the table."""
 _TOP = -1
 """What stands for the interval of the strongest examples."""
 
@@ -68,14 +70,15 @@ def _row(feature: Feature) -> list[Any]:
     concept = next(iter(feature.concepts), {})
     score: Mapping[str, Any] = next(iter((feature.explanation or {}).get("scores", ())), {})
     logits = feature.logits or {"positive": (), "negative": ()}
-    strongest = [feature.examples[i] for i in feature.top[:5]]
+    strongest = (feature.examples[i] for i in feature.top)
+    fires_on = dict.fromkeys(example.tokens[example.focus] for example in strongest)
     return [
         *(feature.latent, feature.label, feature.fired, feature.tokens, feature.density, feature.maximum),
         feature.mean_active,
         *(concept.get(key) for key in ("concept", "f1", "n")),
         *(score.get(key) for key in ("value", "name", "low", "high", "n")),
         *([one["token"] for one in logits[side]] for side in ("positive", "negative")),
-        [example.tokens[example.focus] for example in strongest],
+        list(fires_on)[:DISTINCT],
     ]
 
 

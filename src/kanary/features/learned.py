@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanary.evaluation.densities import Densities, Density
+from kanary.evaluation.densities import INSIDE, Densities, Density
 from kanary.evaluation.latents import writes_residual
-from kanary.evaluation.splines import SHARES, TOKENS, Functions, measure_functions
+from kanary.evaluation.splines import SHARES, TOKENS, Functions, measure_functions, over_values
 from kanary.features.arrays import Array
 from kanary.features.vocabulary import packed
 from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
 from kanary.sae import SAE, SparseCodes
-from kanary.sae.readable import drawn, learned, turns, values
+from kanary.sae.readable import POINTS, learned, values
 
 _COUNTS = ("counts", "sums", "outside")
 
@@ -57,15 +57,23 @@ def function_arrays(
     parts: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
     for found in measure_functions(sae, densities, shown=0, show=show):
-        curves = list(drawn(sae, found.part, torch.arange(sae.d_sae)))
-        parts.append({"part": found.part, "name": found.name, "says": curves[0].says, "turns": turns(sae, found.part)})
+        curves = list(over_values(sae, found, torch.arange(sae.d_sae), _places(found.density)))
+        parts.append({"part": found.part, "name": found.name, "says": curves[0].says, "turns": found.turns})
         columns = _arrays(found)
-        for name in ("x", "y", "linear"):
+        for name in ("x", "y", "straight"):
             columns[name] = torch.stack([getattr(curve, name) for curve in curves]).float().numpy()
         if found.part == "decoder":
             columns |= _tokens_along(sae, lm, found.quantiles)
         arrays |= {f"{found.part}_{name}": column for name, column in columns.items()}
     return parts, arrays
+
+
+def _places(density: Density) -> Tensor:
+    """``[d_sae, POINTS + 1]``: evenly from 0 to where a latent's values end; beyond its grid one more is enough, because
+    functions go on there as straight lines."""
+    reach = density.reach()[:, None]
+    inner = torch.minimum(reach, density.edges[:, INSIDE, None])
+    return torch.cat([inner * torch.linspace(0, 1, POINTS, dtype=torch.float64), reach], 1)
 
 
 def _arrays(of: Functions) -> dict[str, Array]:
@@ -109,13 +117,17 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
     def column(name: str) -> Array:
         return arrays[f"{part['part']}_{name}"]
 
-    x, turning = column("x")[latent].tolist(), float(column("turning")[latent])
+    turning = float(column("turning")[latent])
     a, b = column("formula_offsets")[latent : latent + 2].tolist()
     text = bytes(column("formula_bytes")[a:b]).decode()
     low, high = column("fitted")[latent].tolist()
     r2 = float(column("r2")[latent])
     formula = {"text": text, "r2": _finite(r2), "low": _finite(low), "high": _finite(high)} if text else None
-    edges = column("edges")[latent].tolist()
+    edges, counts = column("edges")[latent], column("counts")[latent]
+    if f"{part['part']}_straight" in arrays:
+        x, y, straight = (column(name)[latent].tolist() for name in ("x", "y", "straight"))
+    else:
+        x, y, straight = _older(*(column(name)[latent] for name in ("x", "y", "linear")), edges, counts, part["turns"])
     along = []
     if f"{part['part']}_along_at" in arrays:
         for at, tokens in zip(column("along_at")[latent].tolist(), column("along_tokens")[latent], strict=True):
@@ -124,15 +136,25 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
     return {
         **{key: part[key] for key in ("part", "name", "says")},
         "x": x,
-        "y": column("y")[latent].tolist(),
-        "linear": column("linear")[latent].tolist(),
+        "y": y,
+        "straight": straight,
         "range": [x[0], x[-1]],
-        # the last bin has no end; it is drawn as wide as the one before
-        "density": {"edges": [*edges, 2 * edges[-1] - edges[-2]], "counts": column("counts")[latent].tolist()},
+        # the last bin has no end but that of its values, up to which the curve is drawn
+        "density": {"edges": [*edges.tolist(), max(float(edges[-1]), x[-1])], "counts": counts.tolist()},
         "formula": formula,
         "turns": _finite(turning) if part["turns"] else None,
         "tokens_along": along,
     }
+
+
+def _older(x: Array, y: Array, linear: Array, edges: Array, counts: Array, turns: bool) -> tuple[list[float], ...]:
+    """x, y and what is straight, of an index whose curves end with their grids: they go on as lines to where values end."""
+    filled = np.flatnonzero(counts)
+    end = np.append(edges, edges[-1])[filled[-1] + 1] if len(filled) else x[-1]
+    ahead = max(0.0, (end - x[-1]) / (x[-1] - x[-2]))
+    rows = (x, y, np.zeros_like(x) if turns else linear)
+    x, y, straight = ([*row.tolist(), float(row[-1] + ahead * (row[-1] - row[-2]))] for row in rows)
+    return x, y, straight
 
 
 def _finite(value: float) -> float | None:

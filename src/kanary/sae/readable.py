@@ -47,6 +47,8 @@ class LatentFunction:
     """The part's own name, such as "kan-bend"."""
     says: str
     """What ``y`` is, in words."""
+    turns: bool
+    """Whether directions turn, so that ``y`` is an arc's coordinate off its straight line."""
     basis: str
     knots: Tensor
     """``[knots]``: between neighbouring ones the function is one piece of its basis."""
@@ -63,6 +65,11 @@ class LatentFunction:
     turning: float
     """Degrees between what the latent adds at its weak (10 %) and at its strong (90 %) values; 0 of what does not turn, NaN
     without values."""
+
+    @property
+    def straight(self) -> Tensor:
+        """``[points]`` float64: what ``y`` would be if nothing bent, in any drawing the line beside it."""
+        return torch.zeros_like(self.linear) if self.turns else self.linear
 
     @cached_property
     def fit(self) -> SymbolicFit:
@@ -165,10 +172,11 @@ def drawn(
     weight = torch.ones_like(x) if weight is None else weight
     ends = knots[:, -1:] * torch.tensor([WEAK, STRONG]).to(knots) if ends is None else ends
     says = "coefficient of its direction" if part == "decoder" else "pre-activation"
-    says = "coordinate off its straight line" if turns(sae, part) else says
+    bends = turns(sae, part)
+    says = "coordinate off its straight line" if bends else says
     for rows in blocks(sae, x.shape[1], len(latents)):
         found = read(sae, part, latents[rows], x[rows], weight[rows])
-        angles = turning(sae, latents[rows], ends[rows]) if turns(sae, part) else torch.zeros(len(x[rows]))
+        angles = turning(sae, latents[rows], ends[rows]) if bends else torch.zeros(len(x[rows]))
         for at, latent in enumerate(latents[rows].tolist(), rows.start):
             grid = knots[at]
             y, linear = (each[at - rows.start].cpu() for each in found[:2])
@@ -178,6 +186,7 @@ def drawn(
                 part,
                 module.name,
                 says,
+                bends,
                 curves.basis.name,
                 grid,
                 span,

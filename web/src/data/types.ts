@@ -83,7 +83,7 @@ export interface LearnedFunction {
   says: string;
   x: number[];
   y: number[];
-  linear: number[];
+  straight: number[]; // what y would be if nothing bent
   range: [number, number];
   density: Histogram | null;
   formula: { text: string; r2: number; low: number; high: number } | null;
@@ -238,6 +238,7 @@ export interface SearchRow {
   score: number | null;
   concept: string | null;
   cosine?: number | null;
+  fires_on?: string[]; // different tokens of its strongest examples, the strongest first
 }
 
 export interface Found {

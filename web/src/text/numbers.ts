@@ -1,4 +1,4 @@
-// Numbers as people read them: few digits, true minus signs, thin groups of three.
+// Numbers as people read them: few digits, true minus signs, groups of three between commas.
 
 const NOTHING = '–';
 
@@ -31,7 +31,7 @@ export function signed(value: number, digits = 3): string {
 }
 
 export function count(value: number | null | undefined): string {
-  return value === null || value === undefined ? NOTHING : String(value).replace(/\B(?=(\d{3})+$)/g, '\u202f');
+  return value === null || value === undefined ? NOTHING : String(value).replace(/\B(?=(\d{3})+$)/g, ',');
 }
 
 /** Short counts for small places: 1.2k, 34M. */

@@ -162,18 +162,17 @@ def _function(of: Functions, shown: Shown) -> Figure:
     drawn = shown.function
     title = f"Latent {drawn.latent}"
     reads = "score" if of.part == "encoder" else "code"
-    counts, edges = (each[drawn.latent].tolist() for each in (of.density.counts, of.density.edges))
-    last = max(edges[-1], 2 * float(of.density.means[drawn.latent, -1]) - edges[-1])  # that bin has no end of its own
-    bins = [(a, b, n) for (a, b), n in zip(pairwise([*edges, last]), counts, strict=True) if n]
+    density = of.density
+    lows, highs, counts = (each[drawn.latent].tolist() for each in (density.edges, density.ends(), density.counts))
+    bins = [(a, b, n) for a, b, n in zip(lows, highs, counts, strict=True) if n]
     most = max((n / (b - a) for a, b, n in bins if b > a), default=1.0)
     bars = [(a, b, n / (b - a) / most) for a, b, n in bins if b > a]
     xs, ys = drawn.x.tolist(), drawn.y.tolist()
     marks = [end for x, y in shown.knots.tolist() for end in ((x, y), (math.nan, math.nan))]  # marks, not a line
-    straight = Series("straight", xs, [0.0] * len(xs), dashed=True)
     series = [
         Series(drawn.says, xs, ys),
         Series("knots", [x for x, _ in marks], [y for _, y in marks]),
-        straight if of.turns else Series("linear part", xs, drawn.linear.tolist(), dashed=True),
+        Series("straight" if of.turns else "linear part", xs, drawn.straight.tolist(), dashed=True),
     ]
     picture = svg.lines(series, Axis(reads, low=0.0), Axis(drawn.says), title, bars, f"how often a {reads} occurs")
     return Figure(
