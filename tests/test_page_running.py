@@ -191,5 +191,6 @@ def test_features_that_separate_two_lists(reader: Reader) -> None:
         page.click("button:has-text('Search')")
         page.wait_for_selector("#separating-title >> text=/^10 features/")
         assert page.inner_text("b.token >> nth=0") == " that"
+        assert "near 0 where the others do" in page.inner_text("#separating-title")
         assert not axe(page)
     assert not reader.complaints()
