@@ -284,7 +284,7 @@ def test_values_outside_the_grid_are_counted_and_warned_of() -> None:
         return " ".join(warnings(dataclasses.replace(made, saes={"topk": own}), "topk"))
 
     assert "1.51\u00a0% of what the decoder's functions read lies outside their grids" in said(3 / 199)
-    assert "update them" in said(3 / 199)
+    assert "update the grids" in said(3 / 199)
     assert "outside" not in said(0.009)
 
 

@@ -55,8 +55,9 @@ def outside_grids(metrics: Metrics) -> Iterator[str]:
         if share > TOO_MUCH:
             yield (
                 f"{percent(share)} of what the {part}'s functions read lies outside their grids, where they are straight "
-                "lines. Grids follow the values until half of training is over: update them by training on such text, "
-                "longer, or with functions that join later (joins)."
+                "lines. Grids follow the values until half of training is over, but leave out the rarest: one or two in a "
+                "hundred are usual. Many more say that this text is unlike that of training; training on such text would "
+                "update the grids."
             )
 
 
@@ -111,6 +112,11 @@ def _lines(of: Functions, reads: str) -> Iterator[str]:
         yield (
             f"{percent(outside)} of the values lie outside their function's grid, where it goes on as a straight line; so it "
             f"is on {percent(of.density.tokens_outside / max(1, of.density.tokens))} of the tokens."
+        )
+    if of.shown:
+        yield (
+            f"Drawn are the {len(of.shown)} whose functions put most off a straight line in all: by how often they fire, how "
+            "strongly, and what share is off."
         )
 
 
