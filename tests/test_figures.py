@@ -114,7 +114,7 @@ def test_a_learned_function_is_drawn_to_its_strongest_value_beside_its_straight_
         for line in picture.iter(f"{SVG}polyline")
     )
     assert len({y for _, y in straight}) == 1, "a coordinate off a straight line is 0 where it is straight"
-    assert len({y for _, y in curve}) > 10
+    assert len({y for _, y in curve}) > 3
     assert function["x"][-1] >= feature.maximum
     bars = [one for one in picture.iter(f"{SVG}rect") if one.get("fill") == "#8a96a5"]
     assert bars

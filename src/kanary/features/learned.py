@@ -127,7 +127,8 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
     if f"{part['part']}_straight" in arrays:
         x, y, straight = (column(name)[latent].tolist() for name in ("x", "y", "straight"))
     else:
-        x, y, straight = _older(*(column(name)[latent] for name in ("x", "y", "linear")), edges, counts, part["turns"])
+        kept = [column(name)[latent] for name in ("x", "y", "linear")]
+        x, y, straight = _older(kept, edges, counts, part["turns"])
     along = []
     if f"{part['part']}_along_at" in arrays:
         for at, tokens in zip(column("along_at")[latent].tolist(), column("along_tokens")[latent], strict=True):
@@ -147,14 +148,14 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
     }
 
 
-def _older(x: Array, y: Array, linear: Array, edges: Array, counts: Array, turns: bool) -> tuple[list[float], ...]:
+def _older(kept: list[Array], edges: Array, counts: Array, turns: bool) -> tuple[list[float], ...]:
     """x, y and what is straight, of an index whose curves end with their grids: they go on as lines to where values end."""
+    x, y, linear = kept
     filled = np.flatnonzero(counts)
     end = np.append(edges, edges[-1])[filled[-1] + 1] if len(filled) else x[-1]
     ahead = max(0.0, (end - x[-1]) / (x[-1] - x[-2]))
     rows = (x, y, np.zeros_like(x) if turns else linear)
-    x, y, straight = ([*row.tolist(), float(row[-1] + ahead * (row[-1] - row[-2]))] for row in rows)
-    return x, y, straight
+    return tuple([*row.tolist(), float(row[-1] + ahead * (row[-1] - row[-2]))] for row in rows)
 
 
 def _finite(value: float) -> float | None:
