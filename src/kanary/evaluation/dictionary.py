@@ -116,8 +116,8 @@ def scipy_parts() -> tuple[Any, Any]:
         KanaryError: scipy is not installed.
     """
     try:
-        from scipy.optimize import linear_sum_assignment
-        from scipy.special import stdtrit
+        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+        from scipy.special import stdtrit  # type: ignore[import-untyped]
     except ImportError as error:
         raise KanaryError('Matching dictionaries needs the package scipy: pip install -e ".[eval]"') from error
     return linear_sum_assignment, stdtrit

@@ -299,9 +299,7 @@ def _kurtosis(kurtosis: Tensor) -> Figure:
     values = _finite(kurtosis)
     values = values[values > 0]
     median = number(float(values.median())) if len(values) else "–"
-    reading = (
-        f"The median is {median} over {len(values):,} latents that fire; above 10: {int((values > 10).sum()):,}."
-    )
+    reading = f"The median is {median} over {len(values):,} latents that fire; above 10: {int((values > 10).sum()):,}."
     return _histogram(title, values, Axis("kurtosis (3 for a normal distribution)", log=True), "kurtosis", reading)
 
 
