@@ -16,10 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import kanary as package
 from conftest import small_tokenizer
 from kanary import KanaryError
+from kanary.cli.hunt import FEWEST as said_early
 from kanary.evaluation.result import Metric
 from kanary.interventions.choices import TAIL, Item, in_tokens, margins
 from kanary.interventions.edits import Where, add
-from kanary.interventions.hunt import hunt, read_tails
+from kanary.interventions.hunt import FEWEST, hunt, read_tails
 from kanary.interventions.hunted import Effect, Found, Hunt, share
 from kanary.interventions.quarry import QUARRIES, control_pairs, hunting_pairs, unrelated
 from kanary.interventions.steer import Steering
@@ -319,6 +320,7 @@ def test_what_cannot_be_hunted_is_refused_in_one_line(panel: Steerable, tiny_lla
     assert "does not exist" in kanary("hunt", "honesty", "nowhere", "--pairs", 16).message
     few = kanary("hunt", "honesty", "nowhere", "--pairs", 15)  # a mistake that is told before anything is looked for
     assert "--pairs 15 is too few" in few.message
+    assert said_early == FEWEST  # the command says it before it imports the other
     assert "Give at least 16" in few.message
     assert TAIL == 16
     assert package.hunt is hunt

@@ -1,7 +1,7 @@
 """``kanary steer``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,8 +64,9 @@ def command(
     from kanary.interventions.requested import requested_edits, write_sweep
     from kanary.interventions.side_by_side import named, side_by_side
     from kanary.interventions.steerable import Steerable
+    from kanary.interventions.strength import SEEDS
 
-    numbers = coerce("--seeds", tuple[int, ...], seeds or ("0,1,2,3,4" if sweep else "0"))
+    numbers: Any = coerce("--seeds", tuple[int, ...], seeds) if seeds else SEEDS if sweep else (0,)
     panel = Steerable.open(run, model=model, device=device, text=text, asks="--feature {}:12")
     edits = requested_edits(feature, strength or [2.0], kind, unit)
     options = {"seeds": numbers, "tokens": tokens, "temperature": temperature}

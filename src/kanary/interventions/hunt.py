@@ -31,6 +31,7 @@ from kanary.sae import SAE
 
 PAIRS, TRIED, LISTED, RANDOM = 160, 4, 5, 3
 """Pairs, half of them held out; features of either side that are tried by steering, and that are listed; random features."""
+FEWEST = 16  # pairs; kanary.cli.hunt has it again, to refuse before this is imported
 STRENGTHS = (1.0, 2.0, 4.0)
 """In the largest codes that the feature has in the passages."""
 TRIAL = 32
@@ -63,9 +64,9 @@ def hunt(
         KanaryError: an unknown quarry, too few pairs, an SAE of another model, or passages longer than the model reads.
     """
     quarry = find_quarry(what)
-    if pairs < 16:
+    if pairs < FEWEST:
         raise KanaryError(
-            f"pairs={pairs} is too few: half of them choose features and half judge them. Give at least 16."
+            f"pairs={pairs} is too few: half of them choose features and half judge them. Give at least {FEWEST}."
         )
     panel = run if isinstance(run, Steerable) else Steerable.open(run, model=model, device=device)
     return _Hunter(panel, panel.name(sae), quarry, pairs, seed, quiet).run()

@@ -190,9 +190,9 @@ def most_positive(
     Nothing is held out: judge it on other prompts. None where no latent stands out.
 
     Raises:
-        KanaryError: as :func:`search_prompts`.
+        KanaryError: as :func:`search_prompts`, but for lists that are short.
     """
-    refuse_prompts(positive, negative, FEWEST // 2)
+    _refuse_texts(positive, negative)
     read = _read(model, sae, positive, negative, quiet)
     search = _Search(read, Values(read.pooled("max"), read.strong()), "auroc", 0, torch.zeros_like(read.positive))
     best = search.order(True)
@@ -221,8 +221,18 @@ def _read(model: LanguageModel, sae: SAE, positive: Sequence[str], negative: Seq
     return read_prompts(model, sae, positive, negative, quiet=quiet)
 
 
-def refuse_prompts(positive: Sequence[str], negative: Sequence[str], fewest: int = FEWEST) -> None:
-    """Raises :class:`KanaryError` where two lists of prompts cannot be told apart fairly; ``fewest`` of either are enough."""
+def refuse_prompts(positive: Sequence[str], negative: Sequence[str]) -> None:
+    """Raises :class:`KanaryError` where two lists of prompts cannot be told apart fairly."""
+    _refuse_texts(positive, negative)
+    for name, prompts in (("positive", positive), ("negative", negative)):
+        if len(prompts) < FEWEST:
+            raise KanaryError(
+                f"{len(prompts)} {name} prompts are too few: half of them choose features and half judge them. Give at least "
+                f"{FEWEST}."
+            )
+
+
+def _refuse_texts(positive: Sequence[str], negative: Sequence[str]) -> None:
     for name, prompts in (("positive", positive), ("negative", negative)):
         for number, text in enumerate(prompts, 1):
             if not text.strip():
@@ -233,10 +243,6 @@ def refuse_prompts(positive: Sequence[str], negative: Sequence[str], fewest: int
             )
     if both := next((text for text in positive if text in set(negative)), None):
         raise KanaryError(f"The prompt {_short(both)} is in both lists: it cannot have something and lack it.")
-    for name, prompts in (("positive", positive), ("negative", negative)):
-        if len(prompts) < fewest:
-            says = "half of them choose features and half judge them" if fewest == FEWEST else "they choose a feature"
-            raise KanaryError(f"{len(prompts)} {name} prompts are too few: {says}. Give at least {fewest}.")
 
 
 def read_list(path: Any) -> list[str]:

@@ -151,13 +151,13 @@ def winners(numbers: Numbers, design: Design, grids: Mapping[str, Grid]) -> list
 
 
 def best_family(numbers: Numbers, design: Design, grids: Mapping[str, Grid]) -> str | None:
-    """The KAN family for the stage of all sparsifiers: named by the design, or the one with the least mean FVU relative to
-    the first of the controls that decide, on the *tuning* split of the real settings (of all, where none is real).
+    """The KAN family for the stage of all sparsifiers: the one with the least mean FVU relative to the first of the
+    controls that decide, on the *tuning* split of the real settings (of all, where none is real).
 
     None as long as a number is missing for that.
     """
-    if design.matched.best or not design.decides:
-        return design.matched.best or None
+    if not design.decides:
+        return None
     real = [grid for name, grid in grids.items() if design.settings[name].real] or list(grids.values())
     scores: dict[str, list[float]] = {}
     for grid in real:

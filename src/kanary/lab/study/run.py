@@ -126,8 +126,9 @@ class Study:
         return [cell for cell in (self._sparsifiers(best) if best else []) if not settings or cell.setting in settings]
 
     def best(self) -> str | None:
-        """The KAN family of that stage; None as long as a family that may be it has not been measured."""
-        return best_family(self.numbers(), self.design, self.grids)
+        """The KAN family of that stage, as the design names it or by the tuning split; None as long as one that may be it has
+        not been measured."""
+        return self.design.matched.best or best_family(self.numbers(), self.design, self.grids)
 
     def _sparsifiers(self, best: str) -> list[Cell]:
         design = self.design.matched
