@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import erf
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kanary.errors import KanaryError
 from kanary.evaluation.concepts.absorption import Absorption, absorbed, absorption, main_latents
-from kanary.evaluation.concepts.probing import Draws, balanced_draws, probe_all
+from kanary.evaluation.concepts.probing import Draws, balanced_draws, entries_at, probe_all
 from kanary.sae import SAE, SAEConfig, SparseCodes
 
 TOKENS, WIDTH, LATENTS = 6000, 12, 16
@@ -113,6 +114,35 @@ def test_a_child_that_takes_over_absorbs_on_its_own_tokens_alone(origin: float, 
     assert animal.rates.full.low < share < animal.rates.full.high
     assert animal.recall.value == pytest.approx(1 - share)
     assert found.rates == animal.rates
+
+
+@pytest.mark.parametrize("decoder", ["kan-bend", "kan-curve", "kan-gain"])
+def test_what_a_curved_latent_writes_of_the_parent_counts_wherever_it_is_written(decoder: str) -> None:
+    """The dog's latent writes of the animal as before, but off its own direction (or, a gain, beside its code)."""
+    world = World(noise=0.0)
+    straight = world.sae(scale=0.25)
+    bent: Any = SAE(SAEConfig(WIDTH, LATENTS, sparsifier={"name": "topk", "k": 3}, decoder={"name": decoder}))
+    world.dense[:, 0] = world.strength * (world.animal & ~world.dog)
+    with torch.no_grad():
+        for name in ("mean", "scale"):
+            getattr(bent, name).copy_(getattr(straight, name))
+        bent.decoder.b_dec.copy_(straight.decoder.b_dec)
+        bent.decoder.curves.basis.set_range(0.0, 6.0)
+        ramp = torch.linspace(0, 6, 8)[1:]  # a function that equals its input
+        if decoder == "kan-gain":  # codes of 30 %, and a function for the rest
+            world.directions[1] = torch.nn.functional.normalize(world.directions[0] + world.directions[1], dim=0)
+            world.dense[:, 1] = world.strength * world.dog * 2**0.5 * 0.3
+            bent.decoder.curves.coefficients[1, 0] = ramp * 0.7 / 0.3
+        elif decoder == "kan-bend":
+            bent.decoder.W_bend[1, 0] = world.directions[0]
+            bent.decoder.curves.coefficients[1, 0] = ramp
+        else:
+            bent.decoder.knots_dec[1] = ramp[:, None] * world.directions[0]
+        bent.decoder.W_dec.copy_(world.directions)
+    animal = world.measure(sae=bent).parents["animal"]
+    assert animal.main == (0,)
+    assert animal.by_child["dog"].full.value == animal.by_child["dog"].fraction.value == 1
+    assert animal.by_child["cat"].full.value == animal.by_child["cat"].fraction.value == 0
 
 
 def test_partial_absorption_has_its_fraction_and_is_not_full() -> None:
@@ -240,6 +270,14 @@ def by_definition(
     return full, taken / (taken + by_main)
 
 
+def absorbed_straight(
+    codes: SparseCodes, rows: Tensor, main: Sequence[int], along: Tensor, cosines: Tensor, projection: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``absorbed``, from what one unit of every latent adds, ``along [d_sae]``, and its direction's cosine."""
+    _, latents, values = entries_at(codes, rows)
+    return absorbed(codes, rows, main, values * along[latents], cosines[latents], projection)
+
+
 def test_tokens_by_hand() -> None:
     """Main latents 0 and 1; 2, 3, 4, 5 may absorb; 6 has a cosine of .05, 7 of .01 and 8 of -.5, all of length 2."""
     cosines = torch.tensor([0.9, 0.4, 0.8, 0.5, 0.4, 0.3, 0.05, 0.01, -0.5]).double()
@@ -270,7 +308,7 @@ def test_tokens_by_hand() -> None:
             dense[i + 1, latent] = value
     rows = torch.arange(len(tokens)) + 1
     projection = torch.tensor([token[1] for token in tokens]).double()
-    full, fraction = absorbed(SparseCodes.from_dense(dense), rows, (0, 1), along, cosines, projection)
+    full, fraction = absorbed_straight(SparseCodes.from_dense(dense), rows, (0, 1), along, cosines, projection)
     assert full.tolist() == [token[2] for token in tokens]
     np.testing.assert_allclose(fraction, [token[3] for token in tokens], atol=1e-12)
 
@@ -284,7 +322,8 @@ def test_tokens_are_as_defined(seed: int) -> None:
     projection = draw.normal(1.5, 1.5, 200)
     expected = [by_definition(dense[r], main, along, cosines, p) for r, p in zip(rows, projection, strict=True)]
     codes = SparseCodes.from_dense(torch.tensor(dense))
-    full, fraction = absorbed(codes, torch.tensor(rows), main, *map(torch.tensor, (along, cosines, projection)))
+    tensors = map(torch.tensor, (along, cosines, projection))
+    full, fraction = absorbed_straight(codes, torch.tensor(rows), main, *tensors)
     assert full.tolist() == [bool(e[0]) for e in expected]
     np.testing.assert_allclose(fraction, [e[1] for e in expected], atol=1e-9)
     assert 0 < full.sum() < 200

@@ -14,7 +14,8 @@ of first letters and words. For every parent:
    many there are. (SAEBench orders them by the weights of an L1 probe.)
 3. On every token of the test half where the parent holds and the full probe says so, with P the length of the activation
    along p, counted from what the decoder writes without any latent (SAEBench: from 0), and the length that each active
-   latent adds along p = value x cosine(W_dec, p) x |W_dec|:
+   latent adds along p = value x cosine(W_dec, p) x |W_dec|; of a curved decoder, whose latents turn, what the latent adds
+   at its value stands for value x W_dec:
 
    - *full* absorption: every main latent is below ``SILENT``, and the latent that adds most has a cosine of at least
      ``FULL_COSINE`` and adds at least ``SHARE`` of P > 0.
@@ -49,6 +50,7 @@ from kanary.evaluation.concepts.probing import (
 from kanary.evaluation.result import Metric
 from kanary.evaluation.sums import estimate
 from kanary.sae import SAE, SparseCodes
+from kanary.sae.decoders.linear import LinearDecoder
 
 MAIN = 10
 """Main latents, at most."""
@@ -60,6 +62,7 @@ FULL_COSINE = 0.025
 FRACTION_COSINE = 0.1
 SHARE = 0.4
 ABSORBERS = 3
+_BLOCK = 2**22  # numbers of contributions that are held at a time
 
 
 @dataclass(frozen=True)
@@ -187,36 +190,36 @@ def main_latents(codes: SparseCodes, draws: Draws, parents: Sequence[str]) -> di
 
 
 def absorbed(
-    codes: SparseCodes, rows: Tensor, main: Sequence[int], along: Tensor, cosines: Tensor, projection: Tensor
+    codes: SparseCodes, rows: Tensor, main: Sequence[int], adds: Tensor, cosines: Tensor, projection: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Full absorption and absorption fraction of single tokens; step 3 above.
 
     Args:
         rows: ``[n]`` int64, the tokens.
-        along: ``[d_sae]`` float64, what one unit of each latent adds along the probe's direction (raw activation).
-        cosines: ``[d_sae]`` float64, between each latent's direction and the probe's.
+        adds: ``[nnz]`` float64, what every value at these tokens (in the order of ``entries_at``) adds along the probe's
+            direction (raw activation).
+        cosines: ``[nnz]`` float64, between the probe's direction and that in which each of them adds.
         projection: ``[n]`` float64, P of every token.
 
     Returns:
         ``[n]`` bool and ``[n]`` float64.
     """
-    which, latents, values = entries_at(codes, rows)
-    adds = values * along[latents]
+    entries = (*entries_at(codes, rows), adds, cosines)
     order = adds.argsort(descending=True)
-    order = order[which[order].argsort(stable=True)]  # within each token, the latent that adds most comes first
-    which, latents, values, adds = which[order], latents[order], values[order], adds[order]
+    order = order[entries[0][order].argsort(stable=True)]  # within each token, the latent that adds most comes first
+    which, latents, values, adds, cosines = (each[order] for each in entries)
     is_main = torch.isin(latents, torch.tensor(main))
     none = torch.zeros(len(rows), dtype=torch.float64)
 
     awake = none.index_add(0, which[is_main], (values[is_main].abs() >= SILENT).double()) > 0
     top = _place(which, len(rows)) == 0
     largest, cosine = none.clone(), none.clone()
-    largest[which[top]], cosine[which[top]] = adds[top], cosines[latents[top]]
+    largest[which[top]], cosine[which[top]] = adds[top], cosines[top]
     enough = (projection > 0) & (largest >= SHARE * projection)
     full = ~awake & (cosine >= FULL_COSINE) & enough
 
     by_main = none.index_add(0, which[is_main], adds[is_main])
-    others = ~is_main & (cosines[latents] >= FRACTION_COSINE) & (adds > 0)
+    others = ~is_main & (cosines >= FRACTION_COSINE) & (adds > 0)
     which, adds = which[others], adds[others]
     first = _place(which, len(rows)) < ABSORBERS
     by_others = none.index_add(0, which[first], adds[first])
@@ -263,12 +266,10 @@ def _parent(
     direction: _Direction,
 ) -> tuple[ParentAbsorption, Tensor]:
     """And ``[4, 1 + resamples]``: full, fraction, recall and false alarms under the bootstrap."""
-    weights = sae.W_dec.detach().cpu().double()
-    lengths = weights @ direction.unit
-    cosines = lengths / weights.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
     origin = sae.restore(sae.decoder.b_dec).detach().cpu().double() @ direction.unit
     rows, projection = direction.rows[direction.hit], direction.along[direction.hit] - origin
-    full, fraction = absorbed(codes, rows, main, lengths / sae.scale.detach().cpu().double(), cosines, projection)
+    adds, cosines = _added(sae, *entries_at(codes, rows)[1:], direction.unit)
+    full, fraction = absorbed(codes, rows, main, adds, cosines, projection)
     drawn = _rates(draws, rows, full, fraction)
 
     without = draws.test_rows[parent][len(draws.test_rows[parent]) // 2 :]
@@ -287,6 +288,26 @@ def _parent(
         direction.f1,
     )
     return result, torch.cat([drawn, recall[None], false_alarms[None]])
+
+
+@torch.no_grad()
+def _added(sae: SAE, latents: Tensor, values: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``values [nnz]`` of ``latents [nnz]``: what each adds along ``unit [width]``, raw, and the cosine of that with it.
+
+    The cosine of a linear decoder is that of the latent's direction, whatever the sign of the value.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    if type(sae.decoder) is LinearDecoder:  # fast because a latent is looked at once, not at every value
+        weights = sae.W_dec.detach().cpu().double()
+        along = weights @ unit
+        cosines = along / weights.norm(dim=1).clamp_min(tiny)
+        return values * along[latents] / sae.scale.detach().cpu().double(), cosines[latents]
+    adds, cosines = torch.zeros_like(values), torch.zeros_like(values)
+    for some in torch.arange(len(values)).split(max(1, _BLOCK // sae.d_model)):
+        made = sae.contribution(latents[some].to(sae.mean.device), values[some].to(sae.mean)).cpu().double()
+        adds[some] = made @ unit
+        cosines[some] = adds[some] / made.norm(dim=1).clamp_min(tiny)
+    return adds, cosines
 
 
 def _fires(codes: SparseCodes, rows: Tensor, main: Sequence[int]) -> Tensor:
