@@ -107,6 +107,29 @@ def test_a_pool_holds_what_the_sae_does_at_every_token(run: Path, tiny_lm: Langu
             assert (documents[e.start], positions[e.start]) == (e.document, e.position)
 
 
+def test_text_that_was_not_read_is_not_taken_for_text_in_which_nothing_fires(
+    run: Path, tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, sae = FeatureIndex.open(run), SAE.from_pretrained(run)
+    alive = index.columns()["fired"] > 0
+    fired = index.columns()["fired"]
+    latent = int(np.argsort(fired)[-(fired > 0).sum() // 2])  # one of middling density
+    given = index.text, index.meta["special_ids"], tiny_lm, [Subject(sae, [latent], alive)]
+    (whole,) = read_pools(*given, tokens=4000, batch=4)
+    monkeypatch.setattr("kanary.explain.pool.MOST_FIRINGS", 5)
+    (begun,) = read_pools(*given, tokens=4000, batch=16)
+    n = len(begun.pieces)
+    assert 0 < n < len(whole.pieces) / 2
+    assert begun.tokens == int(begun.pieces.length.sum())
+    assert np.array_equal(begun.pieces.ids, whole.pieces.ids[:n])
+    fires = whole.firings(latent)
+    assert np.array_equal(begun.firings(latent).piece, fires.piece[fires.piece < n])
+    firing = {(whole.pieces.window[piece], whole.pieces.start[piece]) for piece in fires.piece}
+    for half in (gather(begun, latent).train, gather(begun, latent).test):
+        assert not firing & places(half.negatives)
+    assert gather(begun, latent).train.negatives
+
+
 # --- rules ----------------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ about 420 bytes per piece, and on the labelled corpus 1 bit per token and concep
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ LENGTH = 32
 SHORTEST = 4
 """Shorter stretches are left out: nobody can judge them."""
 MOST_FIRINGS = 50_000_000
-"""Reading stops there: 450 MB."""
+"""Reading stops there, 450 MB, and what was not read of the text is left out."""
 _CANDIDATES = 4  # the nearest directions among which one that fires is looked for
 
 Ints = NDArray[np.int64]
@@ -49,6 +49,11 @@ class Pieces:
 
     def __len__(self) -> int:
         return len(self.window)
+
+    def before(self, window: int) -> "Pieces":
+        """Those of the windows before ``window``."""
+        kept = self.window < window
+        return Pieces(*(getattr(self, each.name)[kept] for each in fields(self)))
 
 
 class Firings(NamedTuple):
@@ -175,11 +180,7 @@ def read_pools(
     count = min(len(text.ids), max(1, -(-tokens // text.window)))
     windows = np.linspace(0, len(text.ids) - 1, count).round().astype(np.int64)
     pieces = _cut(text, windows, special_ids)
-    if len(np.unique(pieces.document)) < 2:
-        raise KanaryError(
-            "The text read has one document only: explanations need two, one to learn from, one to test on. "
-            "Read more of it (--tokens), or index a text of more documents."
-        )
+    _refuse_one_document(pieces)
     places = _places(text, windows, pieces)
     readers = [_Reader(subject, places, text.window) for subject in subjects]
     marker = _Marker(text, windows, labels, lm) if labels else None
@@ -191,10 +192,20 @@ def read_pools(
         if marker:
             marker.add(first, part)
         show(part.n_tokens)
-        if sum(reader.held for reader in readers) > MOST_FIRINGS:
+        if sum(reader.held for reader in readers) > MOST_FIRINGS and first + batch < len(windows):
+            pieces = pieces.before(int(windows[first + batch]))
+            _refuse_one_document(pieces)
             break
     concepts = marker.result() if marker else None
     return [Pool(text, pieces, reader.wanted, reader.found(), reader.neighbours, concepts, seed) for reader in readers]
+
+
+def _refuse_one_document(pieces: Pieces) -> None:
+    if len(np.unique(pieces.document)) < 2:
+        raise KanaryError(
+            "The text read has one document only: explanations need two, one to learn from, one to test on. "
+            "Read more of it (--tokens), or index a text of more documents."
+        )
 
 
 class Found(NamedTuple):
