@@ -25,7 +25,7 @@ from planted import KINDS
 from runs import small, write_stories
 
 NOISE = "the model knows the text"  # which the tiny model, whose weights are random, does not
-FEW = [("topk", "stories"), ("jumprelu", "stories"), ("topk", "tiny"), ("relu", "tiny")]
+FEW = [("topk", "stories"), ("jumprelu", "tiny"), ("relu", "tiny")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,22 +173,18 @@ FAULTS: dict[str, tuple[Callable[[Any], object], str, str]] = {  # what is done,
 }
 
 
-WRONG_SITES = ["resid_post.1", "resid_post.3", "mlp_out.2"]
-FACTORS = [0.5, 2.0]
-UNLIKE = ["topk", "jumprelu", "relu"]  # of kinds that read a site and a scale alike, one each is enough
+# of kinds that read a site and a scale alike, one each is enough
+WRONG_SITES = [("topk", "resid_post.1"), ("jumprelu", "resid_post.3"), ("relu", "mlp_out.2")]
+FACTORS = [("topk", 0.5), ("jumprelu", 2.0), ("relu", 0.5)]
 SPOILED: dict[str, dict[str, tuple[str, Callable[[Any], object]]]] = {  # by model and name: a kind, and what is done
     which: {f"{kind}, {fault}": (kind, FAULTS[fault][0]) for kind, model in FEW if model == which for fault in FAULTS}
     for which in ("stories", "tiny")
 }
 SPOILED["stories"] |= {
-    f"{kind}, {wrong}": (kind, lambda sae, wrong=wrong: sae.remember(site=wrong))
-    for kind in UNLIKE
-    for wrong in WRONG_SITES
+    f"{kind}, {wrong}": (kind, lambda sae, wrong=wrong: sae.remember(site=wrong)) for kind, wrong in WRONG_SITES
 }
 SPOILED["stories"] |= {
-    f"{kind}, {factor}": (kind, lambda sae, factor=factor: sae.scale.mul_(factor))
-    for kind in UNLIKE
-    for factor in FACTORS
+    f"{kind}, {factor}": (kind, lambda sae, factor=factor: sae.scale.mul_(factor)) for kind, factor in FACTORS
 }
 
 
@@ -202,8 +198,7 @@ def test_a_planted_fault_is_named(
     assert words in found[name], found
 
 
-@pytest.mark.parametrize("kind", UNLIKE)
-@pytest.mark.parametrize("wrong", WRONG_SITES)
+@pytest.mark.parametrize(("kind", "wrong"), WRONG_SITES)
 def test_a_shifted_site_is_named(together: Callable[[str], dict[str, dict[str, str]]], kind: str, wrong: str) -> None:
     found = together("stories")[f"{kind}, {wrong}"]
     assert "trained_on.site in its config.json to 'resid_post.2'" in found["its own site"], found
@@ -223,8 +218,7 @@ def test_a_shifted_site_is_named_even_where_nothing_is_explained(
     assert "its stored mean and scale are those of resid_post.2: yet not" in found["its own site"], found
 
 
-@pytest.mark.parametrize("kind", UNLIKE)
-@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(("kind", "factor"), FACTORS)
 def test_a_lost_scale_is_no_other_site(
     together: Callable[[str], dict[str, dict[str, str]]], kind: str, factor: float
 ) -> None:

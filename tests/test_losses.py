@@ -279,10 +279,10 @@ def test_ghosts_reconstruct_half_of_the_error_and_weigh_as_much_as_it() -> None:
 
 @functools.cache
 def dead_at_the_end(kind: str, revive: str) -> int:
-    """Of 96 latents, 48 of them silenced at the start, how many are dead after 200 steps."""
+    """Of 96 latents, 48 of them silenced at the start, how many are dead after 120 steps."""
     x = planted(10_000, d_model=32, features=64, active=4)
     k = 4 if "k" in option_names(SPARSIFIERS[kind]) else None
-    config = config_for(kind, width=96, k=k, batch=64, tokens=64 * 200, lr=3e-3, revive=revive, dead_after=64 * 20)
+    config = config_for(kind, width=96, k=k, batch=64, tokens=64 * 120, lr=3e-3, revive=revive, dead_after=64 * 20)
     _, stats = train_on(x, config, spoil=silence)
     assert stats[25].dead >= 40  # the plant took
     return int(stats[-1].dead)

@@ -194,7 +194,7 @@ def test_as_many_latents_explain_more(kind: str) -> None:
     x, held = (planted(n, features=64, active=5, seed=seed) for n, seed in ((4000, 0), (1000, 5)))
     missed = {}
     for encoder in ("linear", "refine"):
-        config = config_for(kind, width=64, batch=128, tokens=128 * 300, lr=5e-3, k=6, encoder=encoder)
+        config = config_for(kind, width=64, batch=128, tokens=128 * 200, lr=5e-3, k=6, encoder=encoder)
         sae = train_on(x, config)[0].sae.eval()
         codes = sae.encode(held)
         assert float(codes.l0().double().mean()) == pytest.approx(6, rel=0.06)  # BatchTopK's thresholds are learned

@@ -199,7 +199,7 @@ def test_sharing_points_out_to_nodes_keeps_the_sums() -> None:
     np.testing.assert_allclose(shared @ np.sin(5 * nodes), (values * np.sin(5 * u)).sum(1), atol=0.02)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     st.sampled_from(list(PLANTED)),
     st.floats(0.01, 100),

@@ -17,7 +17,7 @@ from kanary.jobs import free_folder, train
 from kanary.lm.load import BUNDLED
 
 SITE, WIDTH, L0 = "resid_post.3", 1024, 32
-TOKENS, BATCH, JUDGED, LOSSES, CONCEPTS = 300_000, 1024, 30_000, 10_000, 40_000
+TOKENS, BATCH, JUDGED, LOSSES, PROMPTS, CONCEPTS = 300_000, 1024, 30_000, 10_000, 20, 40_000
 SHOWN = (
     "script.arabic",
     "script.hebrew",
@@ -76,7 +76,7 @@ def demo(out: str | os.PathLike[str] | None = None, *, quiet: bool = False) -> D
         out=str(folder),
         quiet=quiet,
     )
-    found = evaluate(run, tokens=JUDGED, loss_tokens=LOSSES, prompts=20, concept_tokens=CONCEPTS, quiet=quiet)
+    found = evaluate(run, tokens=JUDGED, loss_tokens=LOSSES, prompts=PROMPTS, concept_tokens=CONCEPTS, quiet=quiet)
     return Demo(found, time.monotonic() - began)
 
 
