@@ -198,6 +198,41 @@ def test_a_latent_of_a_later_site_is_explained_by_features_of_an_earlier_one(
         )
 
 
+@pytest.mark.parametrize("decoder", ["linear", "kan-bend"])
+@pytest.mark.parametrize("sparsifier", ["topk", "batchtopk", "relu"])
+@pytest.mark.parametrize("encoder", ["refine", "kan-node", "kan-hidden", "kan-edge"])
+def test_a_latent_is_called_for_by_what_its_encoder_makes_in_the_end(
+    lm: LanguageModel, encoder: str, sparsifier: str, decoder: str
+) -> None:
+    """Where it fires this is its code, in value and in slope; where it does not, it is not above 0 (or the cutoff)."""
+    k = {} if sparsifier == "relu" else {"k": 5}
+    parts = {"encoder": {"name": encoder}, "sparsifier": {"name": sparsifier, **k}, "decoder": {"name": decoder}}
+    late = make_sae(lm, "resid_post.1", 1, **parts)
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, number in (("gain", 0.2), ("V", 0.1), ("coefficients", 0.3)):
+            for own, parameter in late.named_parameters():
+                if own.endswith(name):
+                    parameter.mul_(number)
+        late.encoder.b_enc.add_(1.0)  # type: ignore[operator, union-attr]
+    z = torch.randn(1, lm.d_model, generator=draw, dtype=torch.float64)
+    x = z / late.scale + late.mean
+    codes = late.encode(x)
+    assert 3 < len(codes.values) < 45
+    latents = codes.indices[:6]
+    z.requires_grad_()
+    scores = late.encoder.scores(z, late.sparsifier, late.decoder, latents)[0]
+    torch.testing.assert_close(scores, codes.values[:6], atol=1e-12, rtol=0)
+    along = torch.randn(lm.d_model, generator=draw, dtype=torch.float64)
+    step = 1e-6
+    ahead, behind = (late.encode(x + sign * step * along / late.scale).columns(latents)[0] for sign in (1, -1))
+    for i, slope in enumerate(((ahead - behind) / (2 * step)).tolist()):
+        (gradient,) = torch.autograd.grad(scores[i], z, retain_graph=True)
+        assert float(gradient[0] @ along) == pytest.approx(slope, abs=1e-5)
+    every = late.encoder.scores(z, late.sparsifier, late.decoder, torch.arange(late.d_sae))[0]
+    torch.testing.assert_close(every[latents], scores)
+
+
 def test_the_logit_lens_ends_in_the_models_prediction_and_begins_with_the_embedding(lm: LanguageModel) -> None:
     found = attribute(lm, make_sae(lm, "resid_post.1"), PROMPT, token=" to")
     tokens, to = prompt_ids(lm, PROMPT), lm.tokenizer.encode(" to")[0]

@@ -40,7 +40,7 @@ class TokenTarget:
 
 @dataclass(frozen=True)
 class LatentTarget:
-    """A latent's pre-activation, by which the sparsifier decides whether and how strongly it fires.
+    """What a latent's code is made of where it fires: its pre-activation, after whatever its encoder does to it.
 
     Not its code, which jumps to 0 where the sparsifier cuts and has no gradient there.
     """
@@ -75,9 +75,8 @@ class LatentTarget:
                 "explained must be at a later site than the features that explain it."
             )
         latents = torch.tensor([self.latent], device=found[0].device)
-        z = self.sae.standardise(found[0]) - self.sae.decoder.b_dec
-        pre: Tensor = self.sae.encoder(z, latents)
-        return pre[:, 0]
+        z = self.sae.standardise(found[0])
+        return self.sae.encoder.scores(z, self.sae.sparsifier, self.sae.decoder, latents)[:, 0]
 
 
 def last_logits(lm: LanguageModel, tokens: Tensor, replace: Mapping[str, Callable[[Tensor], Tensor]]) -> Tensor:

@@ -117,6 +117,14 @@ class Encoder(Part):
         """The same as full matrices, with gradients."""
         return Active(self.everything(x, decoder.b_dec, sparsifier), None, x)
 
+    def scores(self, x: Tensor, sparsifier: "Sparsifier", decoder: "Decoder", latents: Tensor) -> Tensor:
+        """What the codes of ``latents [m]``, no two alike, are made of where they fire, known where they do not fire too.
+
+        ``x [tokens, d_model]`` standardised -> ``[tokens, m]``, with gradients.
+        """
+        found: Tensor = self(x - decoder.b_dec, latents)
+        return found
+
     @torch.no_grad()
     def tie(self, directions: Tensor) -> None:
         """Starts from the decoder's ``directions [d_sae, d_model]``."""

@@ -10,7 +10,7 @@ from kanary.config import option
 from kanary.errors import KanaryError, nearest
 from kanary.sae.curves import CurveOptions, LatentCurves
 from kanary.sae.encoders.linear import LinearEncoder
-from kanary.sae.parts import Active, Sparsifier, part
+from kanary.sae.parts import Active, Decoder, Sparsifier, part
 
 STARTS = ("zero", "relu")
 
@@ -71,6 +71,10 @@ class KANNode(LinearEncoder):
         if self.asleep:
             return z
         return z.masked_scatter(mask, self._bent(z.masked_select(mask), mask.nonzero()[:, 1]))
+
+    def scores(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder, latents: Tensor) -> Tensor:
+        z = super().scores(x, sparsifier, decoder, latents)
+        return self._bent(z.reshape(-1), latents.repeat(len(z))).view_as(z)
 
     def _bent(self, z: Tensor, latents: Tensor) -> Tensor:
         """``z [entries]`` of ``latents [entries]`` through their functions."""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from kanary.config import option
 from kanary.errors import KanaryError
+from kanary.kernels import Pattern
+from kanary.sae.codes import SparseCodes
 from kanary.sae.curves import Schedule
 from kanary.sae.encoders.linear import LinearEncoder
 from kanary.sae.parts import Active, Decoder, Sparsifier, part
@@ -56,22 +58,29 @@ class RefineEncoder(LinearEncoder):
     def active(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder, precision: str = "fp32") -> Active | None:
         if self.training and self._asleep:
             return super().active(x, sparsifier, decoder, precision)
-        stages = self._stages() or [sparsifier] * (1 + self.options.rounds)
-        active = self.select(x, decoder.b_dec, stages[0], precision)
+        first, *rounds = self._stages(sparsifier)
+        active = self.select(x, decoder.b_dec, first, precision)
         if active is None:
             return None
-        for gain, stage in zip(self.gain.unbind(1), stages[1:], strict=True):
-            assert active.pattern is not None
-            keep = stage.keep(active.pre.detach(), active.pattern)
-            kept = _only(active, keep)
-            values = sparsifier.activate(kept)
-            missed = x - decoder(values, kept.pattern)
-            if keep is not None:  # candidates that are not chosen have the code 0
-                values = torch.zeros_like(active.pre).masked_scatter(keep, values)
-            step = decoder.along(missed, values, active.pattern)
-            active = Active(active.pre + active.per_latent(gain) * step, active.pattern, x)
+        for gain, stage in zip(self.gain.unbind(1), rounds, strict=True):
+            active = _corrected(active, gain, *_missed(active, stage, sparsifier, decoder), decoder)
         assert active.pattern is not None
         return _only(active, sparsifier.keep(active.pre.detach(), active.pattern))
+
+    def scores(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder, latents: Tensor) -> Tensor:
+        """Those that are no candidates are corrected like these."""
+        first, *rounds = self._stages(sparsifier)
+        active, found = self.select(x, decoder.b_dec, first), super().scores(x, sparsifier, decoder, latents)
+        offsets = torch.arange(len(x) + 1, device=x.device) * len(latents)
+        wanted = Pattern(latents.repeat(len(x)), offsets, self.d_sae)
+        for gain, stage in zip(self.gain.unbind(1), rounds, strict=True):
+            assert active is not None
+            assert active.pattern is not None
+            missed, values = _missed(active, stage, sparsifier, decoder)
+            codes = SparseCodes.of(values, active.pattern, (len(x),)).columns(latents)
+            found = found + gain[latents] * decoder.along(missed, codes.reshape(-1), wanted).view_as(found)
+            active = _corrected(active, gain, missed, values, decoder)
+        return found
 
     def all_active(self, x: Tensor, sparsifier: Sparsifier, decoder: Decoder) -> Active:
         active = super().all_active(x, sparsifier, decoder)
@@ -84,17 +93,21 @@ class RefineEncoder(LinearEncoder):
             active = Active(active.pre + mask * gain * step, None, x)
         return active
 
-    def _stages(self) -> list[Sparsifier]:
+    def _stages(self, sparsifier: Sparsifier) -> list[Sparsifier]:
+        """Who chooses the candidates, and the codes of every round before the last."""
+        return self._own_stages() or [sparsifier] * (1 + self.options.rounds)
+
+    def _own_stages(self) -> list[Sparsifier]:
         return [stage for stage in self.stages if isinstance(stage, Sparsifier)]
 
     def before_step(self, step: int, steps: int) -> None:
         self._asleep = not self.schedule.joined(step, steps) and not bool(self.gain.any())
-        for stage in self._stages():
+        for stage in self._own_stages():
             stage.before_step(step, steps)
 
     @torch.no_grad()
     def observe(self, active: Active, values: Tensor) -> None:
-        for stage in self._stages():
+        for stage in self._own_stages():
             stage.after_step(0.0, 0.0)
 
     def paces(self, step: int, steps: int) -> dict[str, float]:
@@ -109,6 +122,23 @@ class RefineEncoder(LinearEncoder):
     def reset(self, latents: Tensor, directions: Tensor) -> None:
         super().reset(latents, directions)
         self.gain[latents] = 0
+
+
+def _missed(active: Active, stage: Sparsifier, sparsifier: Sparsifier, decoder: Decoder) -> tuple[Tensor, Tensor]:
+    """What the codes that ``stage`` chooses among the candidates miss, ``[tokens, d_model]``; and these, ``[nnz]``."""
+    assert active.pattern is not None
+    keep = stage.keep(active.pre.detach(), active.pattern)
+    kept = _only(active, keep)
+    values = sparsifier.activate(kept)
+    missed = active.x - decoder(values, kept.pattern)
+    if keep is not None:  # candidates that are not chosen have the code 0
+        values = torch.zeros_like(active.pre).masked_scatter(keep, values)
+    return missed, values
+
+
+def _corrected(active: Active, gain: Tensor, missed: Tensor, values: Tensor, decoder: Decoder) -> Active:
+    step = decoder.along(missed, values, active.pattern)
+    return Active(active.pre + active.per_latent(gain) * step, active.pattern, active.x)
 
 
 def _only(active: Active, keep: Tensor | None) -> Active:
