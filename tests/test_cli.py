@@ -243,10 +243,9 @@ def _stop_while_loading() -> None:
     kanary.jobs.load_model = interrupted  # type: ignore[assignment]
 
 
-def test_the_installed_command_stops_at_ctrl_c_and_resumes(stories_path: Path, corpora: Path, tmp_path: Path) -> None:
+def test_the_installed_command_stops_at_ctrl_c_and_resumes(tiny_llama: Path, text: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "kanary.cli", "train"]
-    given = {"model": stories_path, "site": "resid_post.2", "text": corpora / "stories-train.parquet", "tokens": "10M"}
-    given |= {"width": 512, "k": 8, "batch": 512, "pool": "8K", "device": "cpu", "out": tmp_path / "run"}
+    given = small(tiny_llama, text, tokens="10M", checkpoint=None, out=tmp_path / "run")
     process = subprocess.Popen([*words, *flags(given)], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and len(steps_logged(tmp_path / "run")) < 5:
         time.sleep(0.05)
