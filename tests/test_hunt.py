@@ -20,7 +20,7 @@ from kanary.cli.hunt import FEWEST as said_early
 from kanary.evaluation.result import Metric
 from kanary.interventions.choices import TAIL, Item, in_tokens, margins
 from kanary.interventions.edits import Where, add
-from kanary.interventions.hunt import FEWEST, hunt, read_tails
+from kanary.interventions.hunt import FEWEST, hunt, random_features, read_tails
 from kanary.interventions.hunted import Effect, Found, Hunt, share
 from kanary.interventions.quarry import QUARRIES, control_pairs, hunting_pairs, unrelated
 from kanary.interventions.steer import Steering
@@ -177,6 +177,15 @@ def test_in_a_random_model_nothing_is_found_and_that_is_said(panel: Steerable, m
     again = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert again["verdict"] == found.verdict()
     assert {effect.by for effect in found.effects} >= {"difference of means", "random features"}
+
+
+def test_random_features_fire_and_are_none_of_those_found() -> None:
+    largest = torch.tensor([3.0, 0.0, 2.0, 1.0, 4.0, 0.0, 5.0, 1.0])
+    drawn = [random_features(largest, [0, 4], seed) for seed in range(30)]
+    assert all(len({*each}) == 3 and {*each} <= {2, 3, 6, 7} for each in drawn)
+    assert {latent for each in drawn for latent in each} == {2, 3, 6, 7}
+    assert random_features(largest, [0, 2, 3, 4, 6], 0) == [7]
+    assert float(largest[0]) == 3
 
 
 def test_a_planted_lie_is_found_and_steering_it_turns_answers_both_ways(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 import kanary
 from feature_runs import build, make_run, stories
 from kanary.errors import KanaryError
-from kanary.interventions.ablation import ablation_study
+from kanary.interventions.ablation import ablation_study, as_frequent
 from kanary.interventions.baselines import compare
 from kanary.interventions.edits import Vector, ablate, add, scale
 from kanary.interventions.effects import logit_effects, loss_effects, mean_difference
@@ -283,6 +284,21 @@ def test_a_feature_is_compared_with_pushes_of_the_same_length(panel: Steerable) 
     assert len(zeros) == 1
     with pytest.raises(KanaryError, match="both positive and negative"):
         compare(panel, 3, PROMPTS, positive=PROMPTS)
+
+
+def test_controls_are_other_features_and_ones_that_fire(tiny_lm: LanguageModel, panel: Steerable) -> None:
+    known = panel.ranges()
+    counts = torch.zeros_like(known.counts)
+    counts[[1, 3, 7], 0] = torch.tensor([4, 5, 900])
+    ranges = dataclasses.replace(known, tokens=1000, counts=counts)
+    few = Steerable(tiny_lm, panel.saes, ranges={"one": ranges})
+    draw = torch.Generator().manual_seed(0)
+    assert {(*sorted(as_frequent(few, "one", 3, 5, draw)),) for _ in range(9)} == {(1, 7)}
+    assert as_frequent(few, "one", 3, 0, draw) == []
+    assert {*as_frequent(few, "one", 0, 1, draw)} <= {1, 3, 7}  # of a feature that never fires itself
+    counts[[1, 7]] = 0
+    with pytest.raises(KanaryError, match="No feature of SAE one but 3 ever fires"):
+        compare(few, 3, PROMPTS, strengths=[1.0], quiet=True)
 
 
 def test_a_comparison_tells_what_raises_presence_from_what_does_not(panel: Steerable) -> None:

@@ -83,13 +83,12 @@ def ablation_study(
 
 
 def as_frequent(panel: Steerable, sae: str, feature: int, count: int, draw: torch.Generator) -> list[int]:
-    """Random ones of the twenty features that fire most nearly as often."""
-    if not count:
-        return []
+    """Random ones of the twenty other features that fire most nearly as often; fewer where fewer fire at all."""
     density = panel.ranges(sae).density
-    gap = (density.clamp_min(1e-9).log() - density[feature].clamp_min(1e-9).log()).abs()
-    gap[feature] = torch.inf
-    near = gap.argsort()[:20]
+    others = (density > 0).nonzero()[:, 0]
+    others = others[others != feature]
+    gap = (density[others].log() - density[feature].clamp_min(1e-9).log()).abs()
+    near = others[gap.argsort(stable=True)[:20]]
     return [int(near[i]) for i in torch.randperm(len(near), generator=draw)[:count]]
 
 

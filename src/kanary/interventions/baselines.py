@@ -79,7 +79,7 @@ def compare(
         options: as of :func:`kanary.interventions.strength.sweep`.
 
     Raises:
-        KanaryError: only one of the two lists of prompts.
+        KanaryError: only one of the two lists of prompts, or no other feature fires.
     """
     if bool(positive) != bool(negative):
         raise KanaryError("A difference of means needs both positive and negative prompts.")
@@ -88,7 +88,9 @@ def compare(
     measure = presence or ByFeature(panel, latent, name)
     draw = torch.Generator().manual_seed(seed)
     length = float(_at_maximum(panel, name, latent).norm())
-    (other,) = as_frequent(panel, name, latent, 1, draw)
+    if not (others := as_frequent(panel, name, latent, 1, draw)):
+        raise KanaryError(f"No feature of SAE {name} but {latent} ever fires: there is none to compare it with.")
+    (other,) = others
     vectors = {
         f"random feature {other}": _at_maximum(panel, name, other),
         "random direction": torch.randn(panel.lm.width(site), generator=draw),

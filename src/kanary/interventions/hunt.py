@@ -206,8 +206,7 @@ class _Hunter:
         mine = [each.latent for each in found if each.side == side][:TRIED]
         theirs = [each.latent for each in found if each.side == other][:1]
         difference = sign * (chosen[0].x - chosen[1].x).mean(0)
-        fired = (largest > 0).nonzero()[:, 0]
-        drawn = fired[torch.randperm(len(fired), generator=generator("random features", self.seed))][:RANDOM].tolist()
+        drawn = random_features(largest, [each.latent for each in found], self.seed)
 
         features = [self._feature(latent, s, largest) for latent in mine for s in STRENGTHS]
         vectors = [self._vector(difference, s) for s in STRENGTHS]
@@ -254,6 +253,14 @@ class _Hunter:
     def _alone(self, asked: Sequence[Asked]) -> Tensor:
         """``[items]``, of the model as it is."""
         return margins(self.panel, asked, show=self._show)[0]
+
+
+def random_features(largest: Tensor, found: Sequence[int], seed: int) -> list[int]:
+    """:data:`RANDOM` of the features that fire, by ``largest [d_sae]``, and are none of those ``found``; fewer if need be."""
+    others = largest > 0
+    others[list(found)] = False
+    drawn = others.nonzero()[:, 0]
+    return drawn[torch.randperm(len(drawn), generator=generator("random features", seed))][:RANDOM].tolist()
 
 
 class _Tails(NamedTuple):
