@@ -130,6 +130,16 @@ def test_top_p_draws_from_the_likeliest_only(plain: Steerable) -> None:
         assert {row.choose(logits) for _ in range(300)} == allowed
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 5e-324])
+def test_the_lower_the_temperature_the_likelier_the_likeliest(plain: Steerable, temperature: float) -> None:
+    logits = torch.tensor([-1e4, 30.0, 29.0, -torch.inf])
+    assert {Row(Request((0,), temperature=temperature, seed=seed)).choose(logits) for seed in range(5)} == {1}
+    shares = torch.tensor([0.5, 0.3, 0.2])
+    drawn = Row(Request((0,), temperature=2.0))
+    counts = torch.bincount(torch.tensor([drawn.choose(2 * shares.log()) for _ in range(3000)])) / 3000
+    torch.testing.assert_close(counts, shares, atol=0.03, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

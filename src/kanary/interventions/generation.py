@@ -86,7 +86,8 @@ class Row:
         scores = logits.float().cpu()
         if self.request.temperature == 0:
             return int(scores.argmax())
-        shares = (scores / self.request.temperature).softmax(0)
+        # in float64, from the largest down, no temperature above 0 is too small to divide by
+        shares = ((scores - scores.max()).double() / self.request.temperature).softmax(0).float()
         if self.request.top_p < 1:
             ordered, order = shares.sort(descending=True)
             ordered[ordered.cumsum(0) - ordered >= self.request.top_p] = 0  # the likeliest always stays
