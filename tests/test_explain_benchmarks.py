@@ -11,6 +11,7 @@ import torch
 from kanary.explain.contrastive import Stories, contrast, read_stories
 from kanary.explain.judges import RuleJudge
 from kanary.explain.surprisal import Surprisal
+from kanary.explain.table import contrastive_row
 from kanary.explain.types import Evidence, Excerpt, Explanation, Half
 from kanary.lm import LanguageModel
 from kanary.sae import SAE, SAEConfig
@@ -49,6 +50,12 @@ def test_what_was_published_is_computed_as_its_code_does() -> None:
             size = np.abs(one - other) + np.abs((one + other) / 2)  # the mean of the data set stays zero
             found.append(((size - size.mean()) / size.std()).max())
     assert contrast(told).ce_bench == pytest.approx(np.mean(found))
+
+
+def test_of_an_sae_in_which_nothing_fires_there_is_no_number() -> None:
+    silent = contrast(Stories(("a", "b"), np.zeros((2, 8, 2, 10))))
+    assert {silent.contrastive.value, silent.independence.value, silent.interpretability.value} == {None}
+    assert contrastive_row("explanation", silent).more == {"ce_bench_as_published": 0.0}
 
 
 def test_stories_are_read_without_special_tokens(tiny_lm: LanguageModel) -> None:

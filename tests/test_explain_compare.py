@@ -89,6 +89,13 @@ def test_as_many_features_of_every_density_are_drawn_from_each() -> None:
     assert len(found["few"]) == 8
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40, 1000])
+def test_as_many_are_drawn_as_were_asked_for(count: int) -> None:
+    densities = np.exp(np.random.default_rng(0).uniform(np.log(1e-5), 0, 400))
+    both, sizes = matched({"one": densities, "other": densities[::-1]}, count, 0)
+    assert {len({*latents}) for latents in both.values()} == {sum(sizes.values())} == {min(count, 400)}
+
+
 def test_saes_without_a_common_density_are_refused() -> None:
     with pytest.raises(KanaryError, match="No stratum of density has features of every SAE"):
         drawn({"rare": [5e-5], "often": [0.5]}, 8)

@@ -86,8 +86,12 @@ def read_stories(
         show: told of pairs.
 
     Raises:
-        KanaryError: the model reads so little that no story of a pair differs from the other there.
+        KanaryError: the model reads so little that no story of a pair differs from the other there; fewer than 2 pairs.
     """
+    if per_concept < 2:
+        raise KanaryError(
+            f"per_concept={per_concept}: half of the pairs choose a latent, the others judge it; give 2 or more."
+        )
     switched = [concept.name for concept in known().values() if concept.switch]
     which = [switched[i] for i in np.linspace(0, len(switched) - 1, min(concepts, len(switched))).round().astype(int)]
     names: list[str] = []
@@ -128,7 +132,9 @@ def _means(lm: LanguageModel, saes: Sequence[SAE], ids: Sequence[int]) -> list[M
 
 def _percentiles(sizes: Means) -> list[float]:
     """``sizes [concepts, pairs, latents]``: for each concept where the best latent of the first half of the pairs stands in the
-    second half, as the share of the other latents that are smaller, equal ones counted half."""
+    second half, as the share of the other latents that are smaller, equal ones counted half. None without latents."""
+    if not sizes.shape[2]:
+        return []
     half = sizes.shape[1] // 2
     best = sizes[:, :half].mean(1).argmax(1)
     later = sizes[:, half:].mean(1)

@@ -25,7 +25,8 @@ def of(density: float) -> str:
 
 
 def matched(densities: Mapping[str, Densities], count: int, seed: int) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """For every SAE the latents, as many of each stratum and about ``count`` in all; and how many of each.
+    """For every SAE the latents, as many of each stratum and ``count`` in all (fewer where there are not so many); and how
+    many of each.
 
     Args:
         densities: by SAE, ``[d_sae]``.
@@ -44,9 +45,17 @@ def matched(densities: Mapping[str, Densities], count: int, seed: int) -> tuple[
         raise KanaryError(
             "No stratum of density has features of every SAE: they cannot be compared feature by feature."
         )
-    sizes = {name: min(n, round(count * n / total)) for name, n in room.items()}
+    sizes = _shares(room, min(count, total))
     found: dict[str, list[int]] = {sae: [] for sae in densities}
     for name, each in inside.items():
         for sae, latents in each.items():
             found[sae] += np.sort(draw.choice(latents, sizes[name], replace=False)).tolist()
     return found, {name: n for name, n in sizes.items() if n}
+
+
+def _shares(room: Mapping[str, int], count: int) -> dict[str, int]:
+    """``count`` in proportion to ``room``; what rounding down leaves goes to those that it took most from."""
+    exact = {name: count * n / sum(room.values()) for name, n in room.items()}
+    found = {name: int(share) for name, share in exact.items()}
+    by_loss = sorted(exact, key=lambda name: found[name] - exact[name])
+    return found | {name: found[name] + 1 for name in by_loss[: count - sum(found.values())]}
