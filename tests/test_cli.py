@@ -123,6 +123,12 @@ def test_more_active_latents_than_a_trial_has_can_be_estimated(given: dict[str, 
     assert _over_linear(config, 4, torch.device("cpu")) > 0
 
 
+def test_a_k_among_the_options_is_the_linear_twins_too() -> None:
+    """The usual 32 would not fit a width of 16, of which --set k=4 asks for 4."""
+    config = TrainConfig(sae="topk", encoder="kan-node", width=16, batch=64, tokens=6400, options={"k": 4, "knots": 5})
+    assert _over_linear(config, 4, torch.device("cpu")) > 0
+
+
 def test_info_tells_of_an_sae_and_of_a_store(finished: Path, store: Path) -> None:
     out = kanary("info", finished / "sae" / "topk-k4").out
     assert "64 latents on activations of width 16: linear → topk → linear" in out

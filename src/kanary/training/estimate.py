@@ -10,7 +10,7 @@ import torch
 from kanary.activations.source import ActivationSource
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
-from kanary.sae.parts import TILE
+from kanary.sae.parts import SPARSIFIERS, TILE, option_names
 from kanary.training.config import TrainConfig
 from kanary.training.learner import Learner, begin
 
@@ -82,7 +82,9 @@ def _over_linear(config: TrainConfig, d_model: int, device: torch.device) -> flo
         return 1.0
     width = min(config.width, max(TRIAL, _active(config)))
     small = dataclasses.replace(config, width=width, matryoshka=(), lr=None)
-    plain = dataclasses.replace(small, encoder="linear", decoder="linear", options={})
+    own = option_names(SPARSIFIERS[config.sae])  # options of the other parts have no place in it
+    options = {name: value for name, value in config.options.items() if name in own}
+    plain = dataclasses.replace(small, encoder="linear", decoder="linear", options=options)
     return _step(small, d_model, device) / _step(plain, d_model, device)
 
 
