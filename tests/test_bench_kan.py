@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from kanary.lab.study.cost import flops as counted
+from kanary.sae.cost import flops as counted
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--d=16", "--width=64", "--batch=24", "--k=3", "--rounds=2", "--threads=1"]

@@ -59,6 +59,7 @@ def sae(l0: float, ev: float | None, kind: str = "topk", seed: int | None = 0, *
         "kind": kind, "encoder": "linear", "decoder": "linear", "options": options, "d_model": 64, "d_sae": 2048,
         "parameters": 264_256, "seed": seed, "tokens_trained": 2_000_000, "weights": f"{kind}-{l0}-{seed}-{ev}",
         "pca": "PCA with 32 components at resid_post.2",
+        "train_flops": {"per_token": 65_536.0, "per_active_latent": 512.0},
     }  # fmt: skip
     return {"numbers": numbers, "about": about | given}
 
@@ -480,6 +481,12 @@ def test_labels_say_only_what_differs(tmp_path: Path) -> None:
         ({"tokens_trained": 5000}, {}, "tokens trained"),
         ({"d_sae": 4096}, {}, "d_sae 2,048"),
         ({"parameters": 5}, {}, "parameters"),
+        (
+            {"train_flops": {"per_token": 80_000.0, "per_active_latent": 512.0}},
+            {},
+            "training FLOPs per token at L0 32 81,920 (topk) and 96,384 (topk)",
+        ),
+        ({"train_flops": None}, {}, "training FLOPs per token at L0 32 81,920 (topk) and unknown (topk)"),
         ({}, {"text": "b.txt", "text_fingerprint": "cafe"}, "evaluation text"),
         ({}, {"part": "all"}, "part of the text"),
         ({}, {"tokens": 2000}, "tokens evaluated 1K (relu and topk) and 2K (relu)"),
@@ -515,6 +522,39 @@ def test_a_threshold_per_latent_is_no_other_size(tmp_path: Path) -> None:
 
     assert sizes(101_500) == []
     assert "parameters" in sizes(103_000)[0]
+
+
+def test_nearly_as_many_flops_count_as_many(tmp_path: Path) -> None:
+    def runs(fixed: float) -> list[dict[str, Any]]:
+        given = {"train_flops": {"per_token": fixed, "per_active_latent": 512.0}}
+        return [sae(16, 0.9), sae(64, 0.9), sae(16, 0.9, "relu", **given)]
+
+    assert compare([write(tmp_path / "alike", runs(66_000.0))]).flags == []  # whatever the L0 of each
+    (flag,) = compare([write(tmp_path / "unlike", runs(70_000.0))]).flags
+    assert "training FLOPs" in flag.text
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "words"),
+    [
+        ({"recipe": {"lr": None}}, {"recipe": {"lr": 0.001}}, ("topk · lr=null", "topk · lr=0.001")),
+        ({"recipe": {"matryoshka": []}}, {"recipe": {"matryoshka": [4]}}, ("matryoshka=[]", "matryoshka=[4]")),
+        ({"decoder_options": {"knots": 8}}, {"decoder_options": {"knots": 3}}, ("linear knots=8", "linear knots=3")),
+        (
+            {"encoder_options": {"hidden": 9}},
+            {"encoder_options": {"hidden": 8}},
+            ("linear hidden=9", "linear hidden=8"),
+        ),
+    ],
+)
+def test_seeds_of_another_recipe_or_part_are_no_seeds_of_this_one(
+    tmp_path: Path, usual: dict[str, Any], other: dict[str, Any], words: tuple[str, str]
+) -> None:
+    run = write(tmp_path / "run", [sae(32, 0.8 + i / 10, seed=i, **given) for i, given in enumerate((usual, other))])
+    found = compare([run])
+    assert {estimate.seeds for match in found.matched for estimate in [match.estimate]} == {1}
+    for word, label in zip(words, sorted(found.labels.values(), key=lambda label: words[0] not in label), strict=True):
+        assert word in label
 
 
 def test_the_odd_one_out_is_marked_and_not_the_many(tmp_path: Path) -> None:

@@ -243,6 +243,8 @@ def test_about_says_everything(tiny_lm: LanguageModel, found: Evaluation) -> Non
     assert "name" not in about["options"]
     assert (about["d_model"], about["d_sae"], about["tokens_trained"]) == (16, 40, 123)
     assert about["parameters"] == 2 * 16 * 40 + 40 + 16
+    assert about["train_flops"] == {"per_token": 2 * 16 * 40, "per_active_latent": 2 * 16 + 6 * 16}
+    assert (about["encoder_options"], about["decoder_options"]) == ({}, {})
     assert about["weights"] == sae.digest()
     assert found.about["b"]["seed"] is None
     assert found.about["b"]["weights"] != about["weights"]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kan_encoders import KINDS, K, linear_twin, numbers
 from kanary.errors import KanaryError
-from kanary.lab.study.cost import flops
 from kanary.sae import SAE, SAEConfig
+from kanary.sae.cost import flops
 from kanary.training.learner import Learner, begin
 from planted import ELEMENTWISE, FORMULAS, config_for, layout, loss_and_gradients, planted, train_on
 

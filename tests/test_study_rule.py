@@ -15,12 +15,13 @@ from kanary.errors import KanaryError
 from kanary.lab import blocks
 from kanary.lab.study.across import across, spearman
 from kanary.lab.study.cells import Cell, Grid, Variant, tuning_cells
-from kanary.lab.study.cost import TOLERANCE, bits, cost, flops
+from kanary.lab.study.cost import TOLERANCE, bits, cost
 from kanary.lab.study.design import Design, find_design, read_design
 from kanary.lab.study.judgement import Numbers, best_family, curves_are_real, verdicts, winners
 from kanary.lab.study.measure import Latents, best_cosines, fidelity
 from kanary.lab.study.verdict import at_level, difference, in_setting, outcome, over_settings
 from kanary.sae import SAE, SAEConfig
+from kanary.sae.cost import flops
 from kanary.sae.parts import SPARSIFIERS, Active, import_parts
 from small_study import SMALL
 

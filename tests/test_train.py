@@ -76,6 +76,7 @@ def test_numbers_stand_beside_controls_and_carry_intervals(
     assert answer.code == 0, answer.err
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert list(metrics["saes"]) == [kind]
+    assert metrics["about"][kind]["recipe"] == json.loads(json.dumps(TrainConfig(**fields).recipe))
     assert len(metrics["controls"]) == 4
     assert "dead_share" in flat(metrics["saes"][kind])
     for row in map(flat, [*metrics["saes"].values(), *metrics["controls"].values()]):

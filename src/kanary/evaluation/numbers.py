@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kanary.activations.source import resolve_lm_batch
+from kanary.config import to_mapping
 from kanary.errors import KanaryError
 from kanary.evaluation.measure import Measurement, measure
 from kanary.evaluation.result import Evaluation, Metrics
 from kanary.evaluation.standin import Calibration, Spliced, StandIn, controls
 from kanary.lm import LanguageModel
 from kanary.sae import SAE
+from kanary.sae.cost import flops
 from kanary.text import TextSource, TokenBatch, Windows
 from kanary.text.windows import Part
 
@@ -106,16 +108,20 @@ def numbers(
 def about(sae: SAE) -> dict[str, Any]:
     """What ``sae`` is, for ``metrics.json``."""
     known = sae.config.trained_on
-    options = sae.sparsifier.describe()
+    options, fixed = sae.sparsifier.describe(), flops(sae, 0)
     return {
         **{key: known.get(key) for key in ("site", "model", "revision", "fingerprint", "text", "text_fingerprint")},
         "kind": options.pop("name"),
         "encoder": sae.config.encoder["name"],
         "decoder": sae.config.decoder["name"],
         "options": options,
+        "encoder_options": to_mapping(sae.encoder.options),
+        "decoder_options": to_mapping(sae.decoder.options),
+        "recipe": known.get("recipe"),
         "d_model": sae.d_model,
         "d_sae": sae.d_sae,
         "parameters": sum(p.numel() for p in sae.parameters()),
+        "train_flops": None if math.isnan(fixed) else {"per_token": fixed, "per_active_latent": flops(sae, 1) - fixed},
         "seed": known.get("seed"),
         "tokens_trained": known.get("tokens"),
         "weights": sae.digest(),

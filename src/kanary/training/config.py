@@ -17,6 +17,10 @@ EACH = "each"  # key of a config file: a list of SAEs, each with the values in w
 ALIASES = {"seeds": "seed", "sites": "site", "saes": "sae", "widths": "width"}
 
 
+_RECIPE = (
+    *("batch", "lr", "lr_warmup", "lr_decay", "matryoshka", "revive", "dead_after", "bias_start", "clip"),
+    *("precision", "data_seed"),
+)
 _LEAST = {
     **dict.fromkeys(("width", "k", "k_start", "tokens", "batch", "pool"), 1),
     **dict.fromkeys(("l1", "l0_penalty", "window", "lm_batch", "dead_after", "checkpoint", "eval_tokens"), 0),
@@ -145,6 +149,11 @@ class TrainConfig(SourceConfig):
     def peak_lr(self) -> float:
         """Gao et al. 2024: the best rate falls with the square root of the width; the constant did well at width 2,048."""
         return self.lr if self.lr is not None else 3e-3 * math.sqrt(2**11 / self.width)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What shapes the weights and is written nowhere else in an SAE's config."""
+        return {name: value for name, value in to_mapping(self).items() if name in _RECIPE}
 
     def sae_config(self, d_model: int, trained_on: Mapping[str, Any] | None = None) -> SAEConfig:
         """What the SAE is made of: every option goes to the part that knows it.

@@ -86,7 +86,8 @@ def make_learners(
     learners = {}
     for name, config in configs.items():
         site = config.site or source.sites[0]
-        sae = SAE(config.sae_config(source.widths[site], {**trained_on, "site": site, "seed": config.seed}))
+        known = {**trained_on, "site": site, "seed": config.seed, "recipe": config.recipe}
+        sae = SAE(config.sae_config(source.widths[site], known))
         learners[name] = Learner(sae.to(source.device), config)
     return learners
 

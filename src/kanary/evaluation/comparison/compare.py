@@ -129,14 +129,19 @@ def _check_suffix(path: Path) -> None:
 
 
 SAME_SIZE = 1.02
-"""Numbers of parameters that may count as one: a threshold for every latent is no advantage."""
+"""Costs that may count as one: a threshold for every latent is no advantage."""
+COST_AT = 32
+"""Active latents per token with which FLOPs are compared, whatever the L0 of each."""
+COSTS: dict[str, Callable[[Entry], int | None]] = {
+    "parameters": lambda e: int(e.about["parameters"]),
+    f"training FLOPs per token at L0 {COST_AT}": lambda e: _flops(e.about.get("train_flops")),
+}
 ALIKE: dict[str, Callable[[Entry], str]] = {
     "site": lambda e: e.family.site,
     "model": lambda e: _named(e.family.model_name, e.family.model),
     "training text": lambda e: _named(e.family.text_name, e.family.text),
     "tokens trained": lambda e: count(e.family.tokens_trained),
     "d_sae": lambda e: count(e.family.d_sae),
-    "parameters": lambda e: count(e.about["parameters"]),
     "evaluation text": lambda e: _named(e.family.test_name, e.family.test_text),
     "part of the text": lambda e: e.family.test_part,
     "tokens evaluated": lambda e: count(e.held_out.get("tokens")),
@@ -144,19 +149,23 @@ ALIKE: dict[str, Callable[[Entry], str]] = {
     "windows": lambda e: count(e.held_out.get("windows")),
     "tokens per window": lambda e: count(e.family.window),
     "seed of the evaluation": lambda e: str(e.held_out.get("seed")),
-}
+} | {what: lambda e, value=value: count(value(e)) for what, value in COSTS.items()}
 
 
 def _named(name: str, fingerprint: str) -> str:
     return name if fingerprint == name else f"{name} ({fingerprint[:8]})"
 
 
+def _flops(formula: Mapping[str, float] | None) -> int | None:
+    return None if formula is None else round(formula["per_token"] + COST_AT * formula["per_active_latent"])
+
+
 def _flags(families: Mapping[Family, Sequence[Entry]], names: Mapping[Family, str]) -> list[Flag]:
     """One flag for everything in which SAEs differ besides what the comparison is about."""
     flags: list[Flag] = []
-    sizes = [entry.about["parameters"] for entries in families.values() for entry in entries]
+    every = [entry for entries in families.values() for entry in entries]
     for what, value in ALIKE.items():
-        if what == "parameters" and max(sizes) <= SAME_SIZE * min(sizes):
+        if what in COSTS and _close([COSTS[what](entry) for entry in every]):
             continue
         holders: dict[str, list[Family]] = {}
         for family, entries in families.items():
@@ -170,6 +179,11 @@ def _flags(families: Mapping[Family, Sequence[Entry]], names: Mapping[Family, st
         mark = chr(ord("a") + len(flags))
         flags.append(Flag(mark, f"not like for like: {what} {listed(each)}", frozenset(odd)))
     return flags
+
+
+def _close(costs: Sequence[int | None]) -> bool:
+    known = [cost for cost in costs if cost is not None]
+    return len(known) == len(costs) and max(known) <= SAME_SIZE * min(known)
 
 
 def _coverage(

@@ -29,6 +29,9 @@ class Family:
     decoder: str
     d_sae: int | None
     options: Options
+    encoder_options: Options
+    decoder_options: Options
+    recipe: Options  # of training; empty where it was not recorded
     site: str
     model: str  # fingerprint, or the name where there is none
     text: str  # trained on; fingerprint, or the name where there is none
@@ -162,6 +165,9 @@ def _family(about: Mapping[str, Any], held_out: Mapping[str, Any]) -> Family:
         decoder=about["decoder"],
         d_sae=about["d_sae"],
         options=_options({key: value for key, value in about["options"].items() if key not in SPARSITY}),
+        encoder_options=_options(about.get("encoder_options") or {}),
+        decoder_options=_options(about.get("decoder_options") or {}),
+        recipe=_options(about.get("recipe") or {}),
         site=about["site"],
         model=about.get("fingerprint") or str(about["model"]),
         text=about.get("text_fingerprint") or _short(about["text"]),
@@ -190,6 +196,9 @@ def _control(name: str, metrics: dict[str, Metric], saes: Sequence[Entry]) -> En
         "decoder": "",
         "d_sae": None,
         "options": (),
+        "encoder_options": (),
+        "decoder_options": (),
+        "recipe": (),
         "text": "",
         "tokens_trained": None,
     }

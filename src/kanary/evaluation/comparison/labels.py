@@ -1,6 +1,6 @@
 """Short names: families by what sets them apart, and settings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kanary.evaluation.comparison.families import COMPARED, Family, Options, count
@@ -26,16 +26,24 @@ def labels(families: Iterable[Family]) -> dict[Family, str]:
 
 def _words(family: Family, differing: set[str], saes: Sequence[Family]) -> str:
     words = [family.kind]
-    if "encoder" in differing:
-        words.append(f"encoder {family.encoder}")
-    if "decoder" in differing:
-        words.append(f"decoder {family.decoder}")
-    alike = [dict(other.options) for other in saes if other.kind == family.kind]
-    for name in sorted({name for options in alike for name in options}):
-        if len({options.get(name) for options in alike}) > 1:
-            words.append(f"{name}={dict(family.options).get(name, '–').strip(chr(34))}")
+    for part in ("encoder", "decoder"):
+        alike = [other for other in saes if getattr(other, part) == getattr(family, part)]
+        options = list(_differing(family, alike, f"{part}_options"))
+        if options or part in differing:
+            words.append(" ".join([part, getattr(family, part), *options]))
+    words += _differing(family, [other for other in saes if other.kind == family.kind], "options")
+    words += _differing(family, saes, "recipe")
     rest = ("d_sae", "site", "tokens_trained", "text", *PLACE)
     return " · ".join(words + [_shown(family, name, saes) for name in rest if name in differing])
+
+
+def _differing(family: Family, alike: Sequence[Family], which: str) -> Iterator[str]:
+    """``name=value`` for each of these options of the family in which families that have it ``alike`` differ."""
+    each = [dict(getattr(other, which)) for other in alike]
+    own = dict(getattr(family, which))
+    for name in sorted({name for options in each for name in options}):
+        if len({options.get(name) for options in each}) > 1:
+            yield f"{name}={own.get(name, '–').strip(chr(34))}"
 
 
 def _shown(family: Family, name: str, saes: Sequence[Family]) -> str:
