@@ -169,6 +169,18 @@ def test_a_prediction_within_the_prompt_is_that_of_the_prompt_cut_there(lm: Lang
     assert inside.to_json() == attribute(lm, sae, PROMPT, position=4 - len(ids) - 1).to_json()
 
 
+def test_the_parts_of_a_model_in_bfloat16_add_up_to_more_digits_than_it_has(tiny_llama: Path) -> None:
+    lm = load_model(tiny_llama, device="cpu", dtype="bfloat16")
+    sae = make_sae(lm, "resid_post.1").float()
+    read = decompose(lm, sae, prompt_ids(lm, PROMPT))
+    assert lm.capture(read.tokens[None], ["resid_post.1"])["resid_post.1"].dtype == torch.bfloat16
+    found = (read.bias + read.error).double().index_add_(0, read.codes.rows(), read.contributions.double())
+    assert float((found - read.x.double())[~read.special].abs().max()) < 1e-5 * float(read.x.abs().max())
+    missed = (read.x - sae.decode(read.codes))[~read.special]
+    assert float((read.error[~read.special] - missed).norm()) < 1e-5 * float(missed.norm())
+    assert attribute(lm, sae, PROMPT, exact=2).pairs == len(read.codes.values)
+
+
 @pytest.mark.parametrize("sparsifier", ["topk", "jumprelu", "gated"])
 def test_a_latent_of_a_later_site_is_explained_by_features_of_an_earlier_one(
     lm: LanguageModel, sparsifier: str

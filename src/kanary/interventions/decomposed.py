@@ -13,7 +13,8 @@ from kanary.sae import SAE, SparseCodes
 
 @dataclass(frozen=True)
 class Decomposed:
-    """``x = bias + sum of contributions + error`` at every token that is not special; everything is raw."""
+    """``x = bias + sum of contributions + error`` at every token that is not special; everything is raw, in float32 or wider,
+    whatever the model computes in."""
 
     lm: LanguageModel
     sae: SAE
@@ -56,6 +57,7 @@ def decompose(lm: LanguageModel, sae: SAE, tokens: Tensor) -> Decomposed:
     tokens = tokens.to(lm.device)
     special = special_at(lm, tokens)
     x = lm.capture(tokens[None], [site])[site][0]
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # in bfloat16 the parts would not add up
     codes = sae.encode(x, special)
     contributions = sae.contribution(codes.indices, codes.values).to(x)
     nothing = torch.zeros(0, dtype=torch.long, device=x.device)
