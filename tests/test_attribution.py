@@ -176,7 +176,7 @@ def test_the_parts_of_a_model_in_bfloat16_add_up_to_more_digits_than_it_has(tiny
     assert lm.capture(read.tokens[None], ["resid_post.1"])["resid_post.1"].dtype == torch.bfloat16
     found = (read.bias + read.error).double().index_add_(0, read.codes.rows(), read.contributions.double())
     assert float((found - read.x.double())[~read.special].abs().max()) < 1e-5 * float(read.contributions.abs().max())
-    missed = (read.x - sae.decode(read.codes))[~read.special]
+    missed = (read.x - sae.decode(read.codes).detach())[~read.special]
     assert float((read.error[~read.special] - missed).norm()) < 1e-5 * float(missed.norm())
     assert attribute(lm, sae, PROMPT, exact=2).pairs == len(read.codes.values)
 

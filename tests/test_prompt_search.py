@@ -84,6 +84,15 @@ def test_lists_drawn_from_one_pot_are_told_apart_no_better_than_chance(tiny_lm: 
     assert abs(found.control.value - 0.5) < 0.15
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_of_a_short_and_a_long_list_chance_is_told_as_well(tiny_lm: LanguageModel, sae: SAE, seed: int) -> None:
+    """However the prompts are shuffled, either half keeps as many of either kind: 4 and 80."""
+    pot = prompts(168, "there", 3)
+    found = search_prompts(tiny_lm, sae, pot[:8], pot[8:], top=1, seed=seed)
+    assert found.control.low <= 0.5 <= found.control.high
+    assert found.control.n == 20
+
+
 def test_the_same_seed_finds_the_same(tiny_lm: LanguageModel, sae: SAE, found: PromptSearch) -> None:
     again = search_prompts(tiny_lm, sae, prompts(20, "happy", 1), prompts(20, "there", 2))
     assert again.to_json() == found.to_json()

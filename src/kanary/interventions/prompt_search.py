@@ -320,14 +320,20 @@ class _Search:
         """See :attr:`PromptSearch.control`."""
         found = []
         for number in range(SHUFFLES):
-            order = torch.randperm(len(self.read.positive), generator=generator("shuffled prompts", self.seed, number))
-            drawn = self.read.positive[order]
+            drawn = self._shuffled(number)
             scores = self._signed(plain_scores(self._of(~self.test), drawn[~self.test]))[self.by]
             latent = scores.masked_fill(~self.allowed, -torch.inf).argmax()[None]
             found.append(float(plain_scores(self._of(self.test, latent), drawn[self.test])["auroc"][0]))
         values = torch.tensor(found, dtype=torch.float64)
         low, high = (float(values.quantile(q)) for q in (0.025, 0.975))
         return Metric(float(values.mean()), low, high, SHUFFLES)
+
+    def _shuffled(self, number: int) -> Tensor:
+        """``[prompts]`` bool: which are positive, by chance; in either half as many as there are."""
+        draw, drawn = generator("shuffled prompts", self.seed, number), self.read.positive.clone()
+        for half in (self.test, ~self.test):
+            drawn[half] = self.read.positive[half][torch.randperm(int(half.sum()), generator=draw)]
+        return drawn
 
     def truth(self, concept: str, true: TrueLatent) -> Truth:
         latent = true.latent
