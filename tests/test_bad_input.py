@@ -52,6 +52,13 @@ def refused(tmp_path: Path, model: Path, text: Path, **fields: object) -> str:
     return message
 
 
+@pytest.mark.parametrize("command", ["index", "export --csv features.csv", "compare", "explain"])
+def test_a_run_that_has_not_finished_is_to_be_finished_first(command: str, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    name, *more = command.split()
+    assert f"kanary train --resume {tmp_path / 'run'}" in kanary(name, str(tmp_path / "run"), *more).message
+
+
 def test_a_model_that_is_missing_or_unreadable(tiny_llama: Path, text: Path, tmp_path: Path) -> None:
     assert "'/nowhere/llama'" in refused(tmp_path, Path("/nowhere/llama"), text)
     (tmp_path / "empty").mkdir()

@@ -22,6 +22,7 @@ from kanary.features.selection import Selection, Totals, bin_of, key_of
 from kanary.features.spool import Chunk, Codes
 from kanary.lm import LanguageModel
 from kanary.lm.unembed import unembedding
+from runs import kanary
 
 TEN = [0, 3, 7, 11, 16, 21, 28, 33, 40, 46]
 DEAD = 47
@@ -418,6 +419,26 @@ def test_notebooks_show_features(index: FeatureIndex) -> None:
     assert "Feature 3" in shown
     assert shown.count("<tr>") == 10
     assert "latents" in index._repr_html_()
+
+
+def test_a_feature_prints_as_one_short_line(index: FeatureIndex) -> None:
+    assert repr(index[3]).startswith("Feature 3 of 48 (fires on ")
+    assert len(repr(index[3])) < 200
+    assert "\n" not in repr(index[3])
+
+
+def test_a_run_that_was_moved_is_named_where_it_is(run: Path, index: FeatureIndex, tmp_path: Path) -> None:
+    assert index.meta["sae"]["run"] == str(run)
+    moved = shutil.copytree(run, tmp_path / "moved")
+    assert FeatureIndex.open(moved)[3].sae["run"] == str(moved)
+
+
+def test_an_index_of_less_text_than_was_asked_for_says_so(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run / "sae", copy / "sae")
+    common = ("--part", "all", "--effects", "none", "--device", "cpu")
+    assert "tokens (the text has no more): " in kanary("index", str(copy), "--tokens", "1M", *common).out
+    assert "no more" not in kanary("index", str(copy), "--tokens", "300", *common).out
 
 
 def test_the_batches_that_the_model_read_make_no_difference(run: Path, index: FeatureIndex, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import kanary as library
 from kanary.errors import KanaryError
 from kanary.lm import LanguageModel
 from kanary.training.config import TrainConfig, grid
+from kanary.training.learner import StepStats
+from kanary.training.progress import TrainingProgress
 from kanary.training.revival import REVIVALS
 from runs import KINDS, Child, assert_same, checkpoints, flags, kanary, small, steps_logged, weights, write_stories
 
@@ -26,6 +28,16 @@ def flat(row: dict[str, dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_stories(tmp_path_factory.mktemp("text") / "stories.jsonl", 120)
+
+
+def test_no_speed_and_no_time_left_are_said_before_they_are_known(capsys: pytest.CaptureFixture[str]) -> None:
+    config = TrainConfig(model="tiny", site="resid_post.0", text="text", batch=100, tokens=1_000)
+    with TrainingProgress({"topk": config}, 0, quiet=False) as progress:
+        progress.show(1, {"topk": StepStats(3.0, 2.0, 4.0, 0.5, 0, 1e-3)})
+        progress.show(2, {"topk": StepStats(3.0, 2.0, 4.0, 0.5, 0, 1e-3)})
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "step 1/10  loss 3  L0 4.0  EV 0.500  dead 0"
+    assert second.endswith(" left")
 
 
 def options(kind: str) -> dict[str, object]:

@@ -33,11 +33,15 @@ def command(
     from kanary.features.build import index
     from kanary.features.options import IndexConfig
 
+    config = from_mapping(IndexConfig, values)
     try:
-        found = index(run, from_mapping(IndexConfig, values))
+        found = index(run, config)
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("stopped. Give the same command again to go on.") from stop
     for each in found.values():
+        tokens = each.meta["tokens"]
+        all_of_it = "no more is held out" if each.meta["part"] == "heldout" else "the text has no more"
+        short = f" ({all_of_it})" if tokens < 0.9 * config.tokens else ""
         typer.echo(
-            f"{len(each):,} latents, {each.meta['dead']:,} of them silent on {each.meta['tokens']:,} tokens: {each.folder}"
+            f"{len(each):,} latents, {each.meta['dead']:,} of them silent on {tokens:,} tokens{short}: {each.folder}"
         )

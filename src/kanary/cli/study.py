@@ -60,7 +60,9 @@ def command(
         report, done = run_study(found, budget=None if budget is None else parse_seconds(budget))
     except KeyboardInterrupt as stop:
         again = "Give the same command again to go on, or with --budget 1s for a report of what is there."
-        raise KeyboardInterrupt(f"stopped. {again}") from stop
+        raise KeyboardInterrupt(
+            f"stopped. What was finished is kept, what was being trained begins anew. {again}"
+        ) from stop
     typer.echo(f"The report is {report}; the numbers are in the CSV files beside it.")
     if not done:
         typer.echo("The time is up before all is done: give the same command again to go on.", err=True)

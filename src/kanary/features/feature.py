@@ -55,7 +55,7 @@ class Interval:
     """A uniform sample of them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Feature:
     """Everything that an index knows of one latent."""
 
@@ -123,6 +123,13 @@ class Feature:
             "human": self.human,
         }
         return found
+
+    def __repr__(self) -> str:
+        said = f"{self.label!r}, " if self.label else ""
+        known = f"fires on {self.density:.3%} of {self.tokens:,} tokens" if self.tokens else "no tokens read"
+        return (
+            f"Feature {self.latent} of {self.d_sae:,} ({said}{known}, {len(self.examples)} examples; .to_json() is all)"
+        )
 
     def _repr_html_(self) -> str:
         from kanary.features.notebook import feature_html

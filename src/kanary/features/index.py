@@ -19,6 +19,7 @@ from kanary.features.selection import BINS, INTERVALS
 from kanary.features.sparsity import L0
 from kanary.features.text import Text
 from kanary.files import read_json, recover, verify
+from kanary.sae.store import refuse_unfinished
 
 FORMAT = 1
 META, TEXT, COLUMNS = "index.json", "text.safetensors", "features.safetensors"
@@ -36,6 +37,8 @@ class FeatureIndex(Sequence[Feature]):
         """Use :meth:`open`, which also finds the folder and refuses an index of another SAE."""
         self.folder = folder
         self.meta = _meta(folder)
+        if folder.parent.name == "index":  # the run may have been moved since it was written
+            self.meta["sae"]["run"] = str(folder.parent.parent)
         self._columns, self._examples = Arrays(folder / COLUMNS), Arrays(folder / EXAMPLES)
         self._text = Text(folder / TEXT, self.meta["special_ids"])
         self._functions = Arrays(folder / FUNCTIONS) if self.meta["functions"] else {}
@@ -307,6 +310,7 @@ def find_index(path: Path, sae: str | None = None) -> Path:
     if not path.is_dir():
         raise KanaryError(f"There is no folder {path}: give a run, as kanary train makes it, or an index.")
     if not found:
+        refuse_unfinished(path)
         raise KanaryError(f"There is no feature index in {path}. Make one: kanary index {path}")
     if sae is not None:
         if sae not in found:

@@ -134,9 +134,14 @@ def find(path: Path) -> Path:
     if found:
         names = ", ".join(p.name for p in found)
         raise KanaryError(f"{path} holds {len(found)} SAEs; name one of them: {path}/sae/<name> with {names}.")
-    if (path / "checkpoints").is_dir():
-        raise KanaryError(f"{path} is a run that has not finished; finish it with: kanary train --resume {path}")
+    refuse_unfinished(path)
     raise KanaryError(f"There is no SAE in {path}: expected {CONFIG} and {WEIGHTS} there or in {path / 'sae'}.")
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raises :class:`KanaryError` for a run whose training has begun and has not ended: it has no SAE yet."""
+    if (path / "checkpoints").is_dir() and not any((path / "sae").rglob(WEIGHTS)):
+        raise KanaryError(f"{path} is a run that has not finished; finish it with: kanary train --resume {path}")
 
 
 def _download(name: str, revision: str | None) -> Path:

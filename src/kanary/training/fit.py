@@ -169,7 +169,7 @@ def _stoppable() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
         print(
-            "\nStopping after this step, with everything saved. Press again to stop at once, without saving.",
+            "\nStopping after this step. Press again to stop at once, without saving.",
             file=sys.stderr,
         )
 

@@ -70,16 +70,17 @@ class TrainingProgress:
         if self.shown == 0:  # the first step also waits for the first pool
             self.began, self.first = time.monotonic(), step
         self.shown += 1
-        rate = (step - self.first) * self.batch / max(1e-9, time.monotonic() - self.began)
+        rate = (step - self.first) * self.batch / max(1e-9, time.monotonic() - self.began)  # 0: not known yet
+        speed = f"{rate:,.0f} tok/s  " if rate else ""
         name, values = list(stats.items())[-1]
         text = (
-            f"{rate:,.0f} tok/s  loss {values.loss:.3g}  L0 {values.l0:.1f}  EV {values.explained_variance:.3f}  "
+            f"{speed}loss {values.loss:.3g}  L0 {values.l0:.1f}  EV {values.explained_variance:.3f}  "
             f"dead {values.dead}" + (f"  ({name}, last of {self.saes})" if self.saes > 1 else "")
         )
         self.bar.update(self.task, completed=step, description=text)
         if not self.console.is_terminal and (step == self.steps or step % max(1, self.steps // LINES) == 0):
-            left = (self.steps - step) * self.batch / max(1.0, rate)
-            self.console.print(f"step {step:,}/{self.steps:,}  {text}  {_duration(left)} left", soft_wrap=True)
+            left = f"  {_duration((self.steps - step) * self.batch / rate)} left" if rate else ""
+            self.console.print(f"step {step:,}/{self.steps:,}  {text}{left}", soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -11,6 +11,7 @@ from kanary.errors import KanaryError
 from kanary.evaluation.comparison.matched import Seed
 from kanary.evaluation.result import Metric
 from kanary.files import read_json
+from kanary.sae.store import refuse_unfinished
 
 FORMAT = "kanary-metrics-1"
 SPARSITY = ("k", "target_l0", "l1", "l0_penalty")  # options of the sparsifiers that set how many latents fire
@@ -127,6 +128,7 @@ def metrics_file(run: Path) -> Path:
         return run / "metrics.json"
     if any(run.glob("*/metrics.json")):
         raise KanaryError(f"{run} is not a run but a folder of runs: give {run}/*")
+    refuse_unfinished(run)
     raise KanaryError(f"{run} has no metrics.json: measure it first with `kanary evaluate {run}`.")
 
 
