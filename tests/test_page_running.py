@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import page_running as running
 from page_browser import VIEWS, Reader, axe, readers, screenshot
 
 
@@ -114,6 +115,21 @@ def test_values_alarms_and_records_of_a_watch(reader: Reader, tmp_path: Path) ->
         page.wait_for_selector("#values-title >> text=Recorded")
         assert page.locator("svg[aria-label^='lying: 11 values']").count() == 1
         assert page.inner_text("mark") == " would"
+    assert not reader.complaints()
+
+
+@pytest.mark.parametrize(("auroc", "says"), [(0.55, "may be chance: AUROC .450 to .650"), (0.3, "higher in the neg")])
+def test_a_doubtful_watch_says_so(reader: Reader, auroc: float, says: str) -> None:
+    made = running.watch("perhaps")
+    made["measured"]["auroc"] = running.rate(auroc)
+    reader.server.watches.append(made)
+    try:
+        with reader.reading(VIEWS["watch"]) as page:
+            assert page.locator("[aria-labelledby=watches-title] li .badge.warn").count() == 1
+            assert says in page.inner_text("[aria-labelledby=watches-title] li .badge.warn")
+            assert not axe(page)
+    finally:
+        reader.server.watches.remove(made)
     assert not reader.complaints()
 
 

@@ -452,8 +452,20 @@ def test_the_command_makes_lists_follows_measures_and_replays(run: Path, watch: 
     name = trace_names(run)[0]
     assert name in written.err
     assert "Tom gave" in kanary("watch", run, "--replay", name).out
+    assert "Warning" not in written.err
     assert "false alarms" in kanary("watch", run, "--watch", "ball", *texts).out
+    wrong = ("--positive", tmp_path / "no.txt", "--negative", tmp_path / "yes.txt")
+    assert "Warning: it is higher in the negative" in kanary("watch", run, "--watch", "ball", *wrong).out
     assert "Did you mean 'ball'" in kanary("watch", run, "--watch", "bal", "--prompt", "x").message
+
+
+def test_a_doubtful_watch_is_doubted_again_wherever_it_is_followed(run: Path, watch: Watch) -> None:
+    assert watch.measured is not None
+    auroc = watch.measured.auroc._replace(low=0.4, high=0.9)
+    save(replace(watch, name="perhaps", measured=replace(watch.measured, auroc=auroc)), run)
+    for options in ((), ("--no-record",)):
+        followed = kanary("watch", run, "--watch", "perhaps", "--prompt", "Tom gave", "--tokens", 2, *options)
+        assert "Warning: perhaps: this may be chance" in followed.err, followed
 
 
 def test_an_alarm_is_plain_data(watch: Watch) -> None:

@@ -83,7 +83,10 @@ def command(
     assert watch
     if positive is not None or negative is not None:
         for name in watch:
-            typer.echo(f"{name}: {terminal.measured_line(session.measured_on(run, panel, name, examples))}")
+            found = session.measured_on(run, panel, name, examples)
+            typer.echo(f"{name}: {terminal.measured_line(found)}")
+            if found.doubt is not None:
+                typer.echo(f"Warning: {found.doubt}")
         return
     how = session.Writing(prompt, tokens, temperature, seed=seed)
     for line in session.follow_text(run, panel, watch, how, Console(), record=record).afterwards(run):

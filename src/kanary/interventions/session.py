@@ -54,10 +54,13 @@ class Watched:
     """The name of its record."""
     problems: list[str] = field(default_factory=list)
     """Of webhooks."""
+    doubts: list[str] = field(default_factory=list)
+    """About the watches."""
 
     def afterwards(self, run: str | os.PathLike[str]) -> list[str]:
         """What is to be said once the text is there, in lines."""
-        lines = [f"webhook: {problem}" for problem in self.problems]
+        lines = [f"Warning: {doubt}" for doubt in self.doubts]
+        lines += [f"webhook: {problem}" for problem in self.problems]
         return lines if self.trace is None else [*lines, f"Recorded: kanary watch {run} --replay {self.trace}"]
 
 
@@ -110,16 +113,17 @@ def follow_text(
     request = Request(tuple(ids), how.tokens, how.temperature, how.top_p, how.seed, watched=watched(watches))
     about = {"model": lm.name, "prompt": how.prompt, "seed": how.seed, "temperature": how.temperature}
     webhooks = Webhooks()
+    doubts = [f"{w.name}: {w.measured.doubt}" for w in watches if w.measured is not None and w.measured.doubt]
     try:
         if not record:
             pieces = write(Batch(panel), request, watches, send=webhooks.send)
-            return Watched(follow(pieces, watches, console, how.prompt), None, webhooks.problems)
+            return Watched(follow(pieces, watches, console, how.prompt), None, webhooks.problems, doubts)
         with recording(run, watches, about) as recorder:
             pieces = write(Batch(panel), request, watches, send=webhooks.send, record=recorder)
             shown = follow(pieces, watches, console, how.prompt)
     finally:
         webhooks.close()
-    return Watched(shown, recorder.name, webhooks.problems)
+    return Watched(shown, recorder.name, webhooks.problems, doubts)
 
 
 def measured_on(run: str | os.PathLike[str], panel: Steerable, name: str, examples: Examples) -> Measured:

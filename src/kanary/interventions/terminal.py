@@ -12,7 +12,7 @@ from rich.text import Text
 from kanary.interventions.alarms import Alarm
 from kanary.interventions.threshold import enough
 from kanary.interventions.traces import Trace
-from kanary.interventions.watch import Measured, Watch
+from kanary.interventions.watch import Watch
 from kanary.interventions.writing import Piece
 from kanary.scales import number
 
@@ -118,7 +118,8 @@ def described(watch: Watch) -> list[str]:
     ]
     if watch.measured is not None:
         lines.append("  " + measured_line(watch.measured))
-        lines += ["  " + warning for warning in _doubts(watch.measured)]
+        if watch.measured.doubt is not None:
+            lines.append(f"  Warning: {watch.measured.doubt}")
     if watch.at_most is not None:
         lines.append("  " + _promise(watch.at_most, watch.false_alarms))
     if watch.latency_ms is not None:
@@ -126,19 +127,6 @@ def described(watch: Watch) -> list[str]:
             f"  A value is known {watch.latency_ms:.1f} ms after its token was drawn (one stream, when it was made)."
         )
     return lines
-
-
-def _doubts(found: Measured) -> list[str]:
-    """What should be known before such a watch is trusted, in lines."""
-    auroc = found.auroc
-    if auroc.low > 0.5:
-        return []
-    if auroc.high < 0.5:
-        return ["Warning: it is higher in the negative texts than in the positive ones: take another feature."]
-    return [
-        f"Warning: this may be chance: on texts that it was not chosen on, the interval of its AUROC ({auroc.low:.3f} to "
-        f"{auroc.high:.3f}) includes .5. Give more texts, or another feature."
-    ]
 
 
 def _promise(at_most: float, asked: float) -> str:

@@ -46,6 +46,18 @@ class Measured:
     token_false_alarms: float
     """Share of the negative texts' tokens at or above the threshold."""
 
+    @property
+    def doubt(self) -> str | None:
+        """What should be known before such a watch is trusted."""
+        if self.auroc.low > 0.5:
+            return None
+        if self.auroc.high < 0.5:
+            return "it is higher in the negative texts than in the positive ones: take another feature."
+        return (
+            f"this may be chance: on texts that it was not chosen on, the interval of its AUROC ({self.auroc.low:.3f} to "
+            f"{self.auroc.high:.3f}) includes .5. Give more texts, or another feature."
+        )
+
 
 @dataclass(frozen=True)
 class Watch:
