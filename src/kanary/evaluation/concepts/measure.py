@@ -110,37 +110,20 @@ def concept_scores(
     measurable = tuple(name for name in sample.concepts if name not in too_rare)
     graded = tuple(name for name in sample.graded if name not in graded_too_rare)
     if not measurable:
-        name = sample.concepts[0]
-        raise KanaryError(
-            f"None of {len(sample.concepts)} concepts can be measured on {len(sample.test):,} tokens "
-            f"({name}: {too_rare[name]}). Read more tokens."
-        )
+        raise KanaryError(_unmeasurable(sample, too_rare))
     left_out = _too_dense(sample, saes, sites, twins)
     if show and left_out:
         show(len(left_out))
     twins = {name: twin for name, twin in twins.items() if name not in left_out}
     halves = _both(lambda i: Half.of(both[i], measurable, graded, seed))
     rows: dict[str, Row] = {}
-    for name, site, units in _rows(both, saes, sites, twins, seed):
-        rows[name] = _row(site, units, halves, measurable, graded)
+    for name, site, units, labelled in _rows(both, halves, saes, sites, twins, seed):
+        rows[name] = _row(site, units, labelled, measurable, graded)
         if show:
             show(1)
-        if name in saes:
-            mixed = _both(lambda i: halves[i].shuffled(2 * seed + i))
-            rows[shuffled_name(name)] = _row(site, units, mixed, measurable, graded)
-            if show:
-                show(1)
-    ordered = sorted(rows, key=lambda name: name not in saes)  # the SAEs first
-    return Concepts(
-        {name: rows[name] for name in ordered},
-        measurable,
-        graded,
-        too_rare,
-        graded_too_rare,
-        len(sample.test),
-        len(sample.documents.unique()),
-        left_out,
-    )
+    ordered = {name: rows[name] for name in sorted(rows, key=lambda name: name not in saes)}  # the SAEs first
+    size = len(sample.test), len(sample.documents.unique())
+    return Concepts(ordered, measurable, graded, too_rare, graded_too_rare, *size, left_out)
 
 
 def shuffled_name(sae: str) -> str:
@@ -199,6 +182,14 @@ def _both(of: Callable[[int], Half]) -> tuple[Half, Half]:
     return of(0), of(1)
 
 
+def _unmeasurable(sample: Sample, too_rare: Mapping[str, str]) -> str:
+    name = sample.concepts[0]
+    return (
+        f"None of {len(sample.concepts)} concepts can be measured on {len(sample.test):,} tokens "
+        f"({name}: {too_rare[name]}). Read more tokens."
+    )
+
+
 def _missing(both: tuple[Sample, Sample], name: str) -> str:
     """What there is too little of for the concept to be measured; empty if there is enough."""
     for half, where in zip(both, ("selection", "test"), strict=True):
@@ -227,24 +218,35 @@ def _missing_values(both: tuple[Sample, Sample], name: str) -> str:
     return ""
 
 
+_Unjudged = tuple[str, str, tuple[Units, Units], tuple[Half, Half]]
+"""Of a row the name, the site, and on both halves the units and the labels."""
+
+
 def _rows(
     both: tuple[Sample, Sample],
+    halves: tuple[Half, Half],
     saes: Mapping[str, SAE],
     sites: Mapping[str, str],
     twins: Mapping[str, StandIn],
     seed: int,
-) -> Iterator[tuple[str, str, tuple[Units, Units]]]:
-    """Name, site and the units on both halves of every row but those of shuffled labels."""
+) -> Iterator[_Unjudged]:
     for name, sae in saes.items():
-        yield name, sites[name], _units(Spliced(sites[name], sae), name, both)
+        yield from _and_shuffled(name, sites[name], _units(Spliced(sites[name], sae), name, both), halves, seed)
     for site in dict.fromkeys([*sites.values(), *(twin.site for twin in twins.values())]):
         first, second = both[0].x[site], both[1].x[site]
-        yield f"neurons at {site}", site, (DenseUnits(first), DenseUnits(second))
+        yield f"neurons at {site}", site, (DenseUnits(first), DenseUnits(second)), halves
         directions = random_directions(first.shape[1], seed).to(_device(saes))
         units = DenseUnits(projected(first, directions)), DenseUnits(projected(second, directions))
-        yield f"random directions at {site}", site, units
+        yield f"random directions at {site}", site, units, halves
     for name, twin in twins.items():
-        yield name, twin.site, _units(twin, name, both)
+        yield name, twin.site, _units(twin, name, both), halves
+
+
+def _and_shuffled(
+    name: str, site: str, units: tuple[Units, Units], halves: tuple[Half, Half], seed: int
+) -> Iterator[_Unjudged]:
+    yield name, site, units, halves
+    yield shuffled_name(name), site, units, _both(lambda i: halves[i].shuffled(2 * seed + i))
 
 
 def random_directions(width: int, seed: int) -> Tensor:

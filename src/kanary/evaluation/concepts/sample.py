@@ -1,6 +1,6 @@
 """Tokens of the labelled corpus: their activations, what holds at each, and for which concepts each counts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,33 +96,24 @@ def sample(
         KanaryError: another text than the labelled corpus, an unknown concept or site (with the nearest), a window that
             the model cannot read, fewer than 1 token asked for, or more than fit into the memory that is free.
     """
-    if tokens < 1:
-        raise KanaryError(f"tokens={tokens} must be at least 1.")
-    if not sites:
-        raise KanaryError("No site was given to read the concepts at; for example resid_post.2.")
+    _refuse_nothing(sites, tokens)
     names = tuple(dict.fromkeys(find_concept(name).name for name in concepts))
     labels = Labels(text, lm)  # of every concept: which families mark a prefix is told by all that have it
     _refuse_large(lm, sites, tokens, len(labels.concepts))
+    windows = Windows(text, lm, window=window, batch=resolve_lm_batch(lm_batch, window, lm.device.type), part=part)
     parts: list[_Read] = []
-    left = tokens
-    batch_size = resolve_lm_batch(lm_batch, window, lm.device.type)
-    for batch in Windows(text, lm, window=window, batch=batch_size, part=part):
-        read = _read(lm, labels, batch, sites)
+    for read in _parts(lm, labels, windows, sites, tokens):
         parts.append(read)
         if show:
             show(len(read.documents))
-        left -= len(read.documents)
-        if left <= 0:
-            break
     documents = torch.cat([part.documents for part in parts])
     families = _families(text, documents)
     test = _halves(documents, families, seed)
     order = test.long().argsort(stable=True)
-    held = torch.cat([part.labels for part in parts])[order]
+    held, values = (torch.cat(each)[order] for each in zip(*((p.labels, p.values) for p in parts), strict=True))
     judged = _judged(held, [families[i] for i in order.tolist()], labels.concepts)
     columns = [labels.concepts.index(name) for name in names or labels.concepts]
     graded = [name for name in labels.graded if not names or name in names]
-    values = torch.cat([part.values for part in parts])[order]
     return Sample(
         {site: _laid([part.x.pop(site) for part in parts], order.argsort()) for site in dict.fromkeys(sites)},
         held[:, columns] if names else held,
@@ -146,6 +137,13 @@ def check_sample(lm: LanguageModel, text: TextSource, sites: Sequence[str], toke
     labels.of(next(Windows(text, lm, window=min(64, lm.context), part=part)))
 
 
+def _refuse_nothing(sites: Sequence[str], tokens: int) -> None:
+    if tokens < 1:
+        raise KanaryError(f"tokens={tokens} must be at least 1.")
+    if not sites:
+        raise KanaryError("No site was given to read the concepts at; for example resid_post.2.")
+
+
 def _refuse_large(lm: LanguageModel, sites: Sequence[str], tokens: int, concepts: int) -> None:
     """The activations of all sites, once more as many for random directions, and the labels."""
     widths = [lm.width(site) for site in dict.fromkeys(sites)]
@@ -167,6 +165,18 @@ class _Read:
     labels: Tensor
     values: Tensor
     documents: Tensor
+
+
+def _parts(
+    lm: LanguageModel, labels: Labels, windows: Iterable[TokenBatch], sites: Sequence[str], tokens: int
+) -> Iterator[_Read]:
+    """Batches, until they have so many tokens."""
+    for batch in windows:
+        read = _read(lm, labels, batch, sites)
+        yield read
+        tokens -= len(read.documents)
+        if tokens <= 0:
+            return
 
 
 def _read(lm: LanguageModel, labels: Labels, batch: TokenBatch, sites: Sequence[str]) -> _Read:
