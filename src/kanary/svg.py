@@ -1,34 +1,25 @@
 """Plots as small SVG texts, for pages that load nothing: histograms, scatters, lines and bars.
 
-The texts stand inside HTML (so they name no XML namespace). Colours come from CSS: a page may set ``--series-0`` to
-``--series-6``, ``--plot-ink``, ``--plot-soft`` and ``--plot-grid``; without them a light and a dark set follow the
-reader's ``prefers-color-scheme``, and print is always light. Numbers that are NaN, infinite or
-beyond 1e100 (or not positive, on a logarithmic axis) are left out. Sizes are in units of the viewBox, about one pixel.
-
-Colours: Okabe and Ito (2008), distinguishable with every common colour blindness; the ramp is viridis.
+The texts stand inside HTML (so they name no XML namespace). Numbers that are NaN, infinite or beyond 1e100 (or not positive,
+on a logarithmic axis) are left out. Sizes are in units of the viewBox, about one pixel.
 """
 
-import html
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
-from kanary.scales import Scale, number, trim, usable
+from kanary.ink import CHARACTER, COLOURS, SHADES, WIDTH, document
+from kanary.ink import coordinate as _c
+from kanary.ink import escaped as _text
+from kanary.ink import short as _short
+from kanary.scales import Scale, number, usable
 
-WIDTH, HEIGHT = 420, 280
+HEIGHT = 280
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 10, 46  # margins around the plotting area
-CHARACTER = 6.3  # mean width of a character of the font, which SVG cannot ask for
 FEW = 60  # points up to which each one gets a marker or a tooltip
 SHAPES = 7
 STRIP = 44  # height of the bars under lines, and the gap above them
-
-_LIGHT = ["#0072b2", "#c14f00", "#00795a", "#a8487f", "#946200", "#2a7fb8", "#555555"]
-_DARK = ["#56b4e9", "#f08a4b", "#2fc79a", "#e39ac4", "#e6a817", "#9ad1f2", "#bbbbbb"]
-_VIRIDIS = ["440154", "482878", "3e4a89", "31688e", "26828e", "1f9e89", "35b779", "6dcd59", "b4de2c", "fde725"]
-_RAMP = 8
 
 
 @dataclass(frozen=True)
@@ -179,10 +170,10 @@ def bars(
     base = top + step * len(rows)
     body = []
     for i, (name, value, low, high) in enumerate(rows):
-        body.append(_bar(scale, top + step * i, name, (value, low, high), kinds.index(groups[i]) % len(_LIGHT)))
+        body.append(_bar(scale, top + step * i, name, (value, low, high), kinds.index(groups[i]) % COLOURS))
     height = base + BOTTOM
     axis = "".join(_x_axis(scale, x.label, top, base))
-    return _svg(title, f"Bars for {', '.join(map(str, names))}.", height, legend + axis + "".join(body))
+    return document(title, f"Bars for {', '.join(map(str, names))}.", height, legend + axis + "".join(body))
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------
@@ -219,7 +210,7 @@ class _Plot:
         """The whole picture; axes are described in words as well."""
         words = f"{description} Horizontal: {self.labels[0]}. Vertical: {self.labels[1]}."
         frame = [*_x_axis(self.x, self.labels[0], self.top, self.base), *self._y_axis()]
-        return _svg(title, words, self.base + BOTTOM, "".join(frame) + body)
+        return document(title, words, self.base + BOTTOM, "".join(frame) + body)
 
     def _y_axis(self) -> Iterator[str]:
         for value, label in self.y.ticks():
@@ -282,7 +273,7 @@ def _drawn(plot: _Plot, series: Series, points: Sequence[_Point | None], index: 
     parts += [f'<path class="whisker" d="{errors}"/>'] if errors else []
     if len(points) <= FEW:
         parts += [_marker(plot, series.name, p, index) for p in points if p]
-    return f'<g class="s{index % len(_LIGHT)}">{"".join(parts)}</g>'
+    return f'<g class="s{index % COLOURS}">{"".join(parts)}</g>'
 
 
 def _marker(plot: _Plot, name: str, p: _Point, index: int) -> str:
@@ -335,16 +326,16 @@ def _bar(scale: Scale, top: float, name: str, numbers: tuple[float, float, float
 
 def _shade(scale: Scale, value: float) -> int:
     share = (scale.at(value) - scale.start) / (scale.end - scale.start)
-    return min(_RAMP - 1, int(share * _RAMP))
+    return min(SHADES - 1, int(share * SHADES))
 
 
 def _colour_bar(scale: Scale, label: str) -> str:
-    step = (scale.end - scale.start) / _RAMP
+    step = (scale.end - scale.start) / SHADES
     x = WIDTH - 62
     parts = [
         f'<g class="r{i}"><rect class="ramp" x="{x}" y="{_c(scale.start + step * (i + 1))}" width="9"'
         f' height="{_c(-step + 0.3)}"/></g>'
-        for i in range(_RAMP)
+        for i in range(SHADES)
     ]
     parts += [f'<text x="{x + 13}" y="{_c(scale.at(v) + 4)}">{_text(tick)}</text>' for v, tick in scale.ticks(5)]
     return "".join(parts) + _upright(label, WIDTH - 3, (scale.start + scale.end) / 2, scale.start - scale.end)
@@ -359,55 +350,8 @@ def _legend(names: Sequence[str], start: float = LEFT, shapes: bool = True) -> t
         if x > start and x + width > WIDTH - RIGHT:
             x, y = start, y + 17
         parts.append(
-            f'<g class="s{i % len(_LIGHT)}"><path class="swatch" d="{_shape(i if shapes else 1, x + 4, y)}"/></g>'
+            f'<g class="s{i % COLOURS}"><path class="swatch" d="{_shape(i if shapes else 1, x + 4, y)}"/></g>'
             f'<text x="{_c(x + 12)}" y="{_c(y + 4)}">{_text(shown)}</text>'
         )
         x += width + 8
     return "".join(parts), y + 14 - TOP
-
-
-def _svg(title: str, description: str, height: float, body: str) -> str:
-    name = _text(title)
-    return (
-        f'<svg class="plot" role="img" aria-label="{name}" viewBox="0 0 {WIDTH} {_c(height)}">'
-        f"<title>{name}</title><desc>{_text(description)}</desc><style>{_style()}</style>{body}</svg>"
-    )
-
-
-@cache
-def _style() -> str:
-    def colours(series: Sequence[str], ink: str, soft: str, grid: str, shades: Sequence[str]) -> str:
-        rules = f".plot{{color:var(--plot-ink,{ink})}}.plot .label,.plot .soft{{color:var(--plot-soft,{soft})}}"
-        rules += f".plot .grid{{stroke:var(--plot-grid,{grid})}}"
-        rules += "".join(f".plot .s{i}{{color:var(--series-{i},{c})}}" for i, c in enumerate(series))
-        return rules + "".join(f".plot .r{i}{{color:#{c}}}" for i, c in enumerate(shades))
-
-    return (
-        ".plot{font:12px system-ui,sans-serif}.plot text,.plot .mark,.plot .dot,.plot .swatch,.plot .ramp{fill:currentColor}"
-        ".plot .dot{fill-opacity:.6}.plot .line{fill:none;stroke:currentColor;stroke-width:1.8;stroke-linecap:round}"
-        ".plot .axis,.plot .whisker{fill:none;stroke:currentColor;stroke-width:1.2}.plot .grid{stroke-width:.7}"
-        + colours(_LIGHT, "#1c2430", "#515b69", "#dde1e7", _VIRIDIS[:_RAMP])
-        + "@media screen and (prefers-color-scheme:dark){"
-        + colours(_DARK, "#e7eaf0", "#a9b3c1", "#333b47", _VIRIDIS[-_RAMP:])
-        + "}"
-    )
-
-
-# --- text ---------------------------------------------------------------------------------------------------------
-
-
-def _c(value: float) -> str:
-    """A coordinate, with at most one decimal."""
-    return trim(f"{value:.1f}").replace("-0", "0") if abs(value) < 0.05 else trim(f"{value:.1f}")
-
-
-def _short(text: str, room: float) -> str:
-    """The text, cut where it would not fit in ``room``."""
-    most = max(4, int(room / CHARACTER))
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _text(text: str) -> str:
-    """Escaped, without the characters that XML forbids."""
-    allowed = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
-    return html.escape(allowed)
