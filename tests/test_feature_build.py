@@ -223,7 +223,7 @@ def test_numbers_that_lead_out_of_the_files_are_one_clear_line(built: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 2}', '{"format": 1, "sae": 3}', '{"format": 1, "sae": {}, "tokens": "many"}']
+    "text", ["{", "[]", '{"format": 1}', '{"format": 2, "sae": 3}', '{"format": 2, "sae": {}, "tokens": "many"}']
 )
 def test_a_damaged_description_is_one_clear_line(built: Path, text: str) -> None:
     index = FeatureIndex.open(built)

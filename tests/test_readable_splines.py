@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -604,22 +603,6 @@ def test_an_index_draws_a_function_exactly_to_where_its_values_end(decoder: str,
             continue  # about an axis that follows from the values
         assert found["straight"] == pytest.approx(line)
         assert torch.allclose(torch.tensor(found["y"], dtype=torch.float64), expected, atol=1e-4)
-
-
-def test_an_older_index_is_drawn_as_far_and_about_0() -> None:
-    x = np.linspace(0, 4, 65)
-    edges = np.linspace(0, 8, 57)[:-1]
-    counts = (edges < 6).astype(int)
-    for turns, line in ((True, 0.0), (False, 6.0)):
-        arrays = {"x": x, "y": x**2, "linear": x, "edges": edges, "counts": counts, "turning": np.array(1.0)}
-        arrays |= {"r2": np.array(np.nan), "fitted": np.array([np.nan] * 2), "formula_bytes": np.zeros(0, np.uint8)}
-        arrays = {f"decoder_{name}": each[None] for name, each in arrays.items()}
-        arrays |= {"decoder_formula_offsets": np.array([0, 0]), "decoder_formula_bytes": np.zeros(0, np.uint8)}
-        part = {"part": "decoder", "name": "kan-bend", "says": "y", "turns": turns}
-        (found,) = functions_shown(0, [part], arrays, None)
-        assert found["x"][-1] == pytest.approx(6)
-        assert found["straight"][-1] == pytest.approx(line)
-        assert found["y"][-1] == pytest.approx(16 + 2 * (16 - x[-2] ** 2) / (4 - x[-2]))
 
 
 def test_a_report_about_linear_saes_has_no_such_section() -> None:

@@ -21,7 +21,7 @@ from kanary.features.text import Text
 from kanary.files import read_json, recover, verify
 from kanary.sae.store import refuse_unfinished
 
-FORMAT = 1
+FORMAT = 2
 META, TEXT, COLUMNS = "index.json", "text.safetensors", "features.safetensors"
 EXAMPLES, FUNCTIONS = "examples.safetensors", "functions.safetensors"
 
@@ -351,7 +351,10 @@ def _meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     meta = read_json(path)
     if meta.get("format") != FORMAT:
-        raise KanaryError(f"{path} is not a feature index: its format is {meta.get('format')!r}, expected {FORMAT}.")
+        raise KanaryError(
+            f"{path} is of another version, or no feature index (format {meta.get('format')!r}, not {FORMAT}). Make it anew "
+            f"with `kanary index`: labels and explanations are kept."
+        )
     kinds: dict[str, type] = {"sae": dict, "files": dict, "correlated": dict, "neurons": str}
     kinds |= dict.fromkeys(("tokens", "windows", "window"), int)
     kinds |= dict.fromkeys(("special_ids", "functions", "twins", "concepts"), list)

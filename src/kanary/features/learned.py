@@ -124,11 +124,7 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
     r2 = float(column("r2")[latent])
     formula = {"text": text, "r2": _finite(r2), "low": _finite(low), "high": _finite(high)} if text else None
     edges, counts = column("edges")[latent], column("counts")[latent]
-    if f"{part['part']}_straight" in arrays:
-        x, y, straight = (column(name)[latent].tolist() for name in ("x", "y", "straight"))
-    else:
-        kept = [column(name)[latent] for name in ("x", "y", "linear")]
-        x, y, straight = _older(kept, edges, counts, part["turns"])
+    x, y, straight = (column(name)[latent].tolist() for name in ("x", "y", "straight"))
     along = []
     if f"{part['part']}_along_at" in arrays:
         for at, tokens in zip(column("along_at")[latent].tolist(), column("along_tokens")[latent], strict=True):
@@ -146,16 +142,6 @@ def _function(latent: int, part: dict[str, Any], arrays: Mapping[str, Array], te
         "turns": _finite(turning) if part["turns"] else None,
         "tokens_along": along,
     }
-
-
-def _older(kept: list[Array], edges: Array, counts: Array, turns: bool) -> tuple[list[float], ...]:
-    """x, y and what is straight, of an index whose curves end with their grids: they go on as lines to where values end."""
-    x, y, linear = kept
-    filled = np.flatnonzero(counts)
-    end = np.append(edges, edges[-1])[filled[-1] + 1] if len(filled) else x[-1]
-    ahead = max(0.0, (end - x[-1]) / (x[-1] - x[-2]))
-    rows = (x, y, np.zeros_like(x) if turns else linear)
-    return tuple([*row.tolist(), float(row[-1] + ahead * (row[-1] - row[-2]))] for row in rows)
 
 
 def _finite(value: float) -> float | None:
