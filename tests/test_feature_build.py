@@ -213,6 +213,18 @@ def test_a_file_that_is_cut_short_or_changed_is_named(built: Path, name: str) ->
         FeatureIndex.open(built)
 
 
+@pytest.mark.parametrize(("name", "says"), [("maximum", "maximum of latent 3 is no number"), ("logit_mean", "SHA-256")])
+def test_an_index_with_numbers_that_are_none_is_not_exported(built: Path, name: str, says: str) -> None:
+    path = FeatureIndex.open(built).folder / "features.safetensors"
+    stored = {key: array.copy() for key, array in Arrays(path).items()}
+    stored[name][3] = np.nan
+    write_arrays(path, stored)
+    message = kanary("export", str(built), "--csv", str(built / "features.csv")).message
+    assert "features.safetensors is damaged" in message
+    assert says in message
+    assert f"kanary index {built}" in message
+
+
 def test_numbers_that_lead_out_of_the_files_are_one_clear_line(built: Path) -> None:
     index = FeatureIndex.open(built)
     stored = dict(Arrays(index.folder / "examples.safetensors").items())

@@ -52,6 +52,7 @@ def command(
             "Say what to write: --html FILE, --csv FILE, --parquet FILE, --svg DIR, --png DIR or --neuronpedia DIR."
         )
     index = FeatureIndex.open(run, sae)
+    index.verify()  # what leaves the house is as it was written
     latents = listed(index, features)
     if html:
         write_html(index, latents, html)

@@ -64,6 +64,7 @@ def explain_features(
         raise KanaryError("Give either a config or fields, not both.")
     config = config or from_mapping(ExplainConfig, fields)
     index = FeatureIndex.open(run, config.sae)
+    index.verify()
     return explain_latents(run, index, listed(index, config.features), config, quiet=quiet)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -36,17 +37,21 @@ class FeatureIndex(Sequence[Feature]):
     def __init__(self, folder: Path) -> None:
         """Use :meth:`open`, which also finds the folder and refuses an index of another SAE."""
         self.folder = folder
-        self.meta = _meta(folder)
+        with _made_again(folder):
+            self.meta = _meta(folder)
+            self._columns, self._examples = Arrays(folder / COLUMNS), Arrays(folder / EXAMPLES)
+            self._text = Text(folder / TEXT, self.meta["special_ids"])
+            self._functions = Arrays(folder / FUNCTIONS) if self.meta["functions"] else {}
+            self._fired, self._offsets = self._columns["fired"], self._examples["offsets"]
+            if len(self._fired) + 1 != len(self._offsets):
+                raise KanaryError(
+                    f"{folder} is damaged: its files are of {len(self._fired)} and {len(self._offsets) - 1} latents."
+                )
+            for name in ("maximum", "total"):  # what strengths and thresholds are measured in
+                if len(wrong := np.flatnonzero(~np.isfinite(self._columns[name]))):
+                    raise KanaryError(f"{folder / COLUMNS} is damaged: {name} of latent {wrong[0]} is no number.")
         if folder.parent.name == "index":  # the run may have been moved since it was written
             self.meta["sae"]["run"] = str(folder.parent.parent)
-        self._columns, self._examples = Arrays(folder / COLUMNS), Arrays(folder / EXAMPLES)
-        self._text = Text(folder / TEXT, self.meta["special_ids"])
-        self._functions = Arrays(folder / FUNCTIONS) if self.meta["functions"] else {}
-        self._fired, self._offsets = self._columns["fired"], self._examples["offsets"]
-        if len(self._fired) + 1 != len(self._offsets):
-            raise KanaryError(
-                f"{folder} is damaged: its files are of {len(self._fired)} and {len(self._offsets) - 1} latents."
-            )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], sae: str | None = None) -> "FeatureIndex":
@@ -135,8 +140,9 @@ class FeatureIndex(Sequence[Feature]):
 
     def verify(self) -> None:
         """Reads every file and raises :class:`KanaryError` naming the one that is not as it was written."""
-        for name, digest in self.meta["files"].items():
-            verify(self.folder / name, digest)
+        with _made_again(self.folder):
+            for name, digest in self.meta["files"].items():
+                verify(self.folder / name, digest)
 
     @cached_property
     def labels(self) -> Labels:
@@ -319,6 +325,16 @@ def find_index(path: Path, sae: str | None = None) -> Path:
     if len(found) > 1:
         raise KanaryError(f"{path} has the indices of {len(found)} SAEs; name one of them: {', '.join(found)}.")
     return next(iter(found.values()))
+
+
+@contextmanager
+def _made_again(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with the index in ``folder``, its run can make it again."""
+    try:
+        yield
+    except KanaryError as error:
+        run = folder.parent.parent if folder.parent.name == "index" else "RUN"
+        raise KanaryError(f"{error} To make the index again: kanary index {run}") from error
 
 
 def edges(maximum: float, bins: int) -> list[float]:
