@@ -334,7 +334,7 @@ def _made_again(folder: Path) -> Iterator[None]:
         yield
     except KanaryError as error:
         run = folder.parent.parent if folder.parent.name == "index" else "RUN"
-        raise KanaryError(f"{error} To make the index again: kanary index {run}") from error
+        raise KanaryError(f"{error} To make it anew (labels and explanations are kept): kanary index {run}") from error
 
 
 def edges(maximum: float, bins: int) -> list[float]:
@@ -367,10 +367,8 @@ def _meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     meta = read_json(path)
     if meta.get("format") != FORMAT:
-        raise KanaryError(
-            f"{path} is of another version, or no feature index (format {meta.get('format')!r}, not {FORMAT}). Make it anew "
-            f"with `kanary index`: labels and explanations are kept."
-        )
+        given = meta.get("format")
+        raise KanaryError(f"{path} is of another version, or no feature index (format {given!r}, not {FORMAT}).")
     kinds: dict[str, type] = {"sae": dict, "files": dict, "correlated": dict, "neurons": str}
     kinds |= dict.fromkeys(("tokens", "windows", "window"), int)
     kinds |= dict.fromkeys(("special_ids", "functions", "twins", "concepts"), list)
