@@ -366,6 +366,16 @@ def test_the_command_holds_a_feature_from_one_side() -> None:
         assert named(found) == said
 
 
+def test_without_a_strength_two_maxima_are_added_and_the_whole_is_projected_out() -> None:
+    def amounts(kind: str, *strengths: float) -> list[float]:
+        return [edit.amount for edit in requested_edits(["3", "one:4"], strengths, kind, "maximum")]
+
+    assert amounts("add") == amounts("scale") == [2, 2]
+    assert amounts("project_out") == [1, 1]
+    assert amounts("project_out", 2.0) == [2, 2]  # what is asked for is done
+    assert amounts("add", 1.5, -1) == [1.5, -1]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -43,7 +43,8 @@ def command(
         typer.Option(help="A feature, or NAME:feature of several SAEs; may be given again.", show_default=False),
     ],
     strength: Annotated[
-        list[float] | None, typer.Option(help="How much of each feature, or of all. [2]", show_default=False)
+        list[float] | None,
+        typer.Option(help="How much of each feature, or of all. [2; of project_out 1]", show_default=False),
     ] = None,
     unit: Annotated[str, typer.Option(help="Of strengths: maximum, sigma or raw.")] = "maximum",
     kind: Annotated[str, typer.Option(help="add, set, at_least, at_most, scale, ablate or project_out.")] = "add",
@@ -68,7 +69,7 @@ def command(
 
     numbers: Any = coerce("--seeds", tuple[int, ...], seeds) if seeds else SEEDS if sweep else (0,)
     panel = Steerable.open(run, model=model, device=device, text=text, asks="--feature {}:12")
-    edits = requested_edits(feature, strength or [2.0], kind, unit)
+    edits = requested_edits(feature, strength or [], kind, unit)
     options = {"seeds": numbers, "tokens": tokens, "temperature": temperature}
     if sweep:
         typer.echo(write_sweep(panel, edits, prompt, concept, out, controls, **options))

@@ -17,7 +17,7 @@ KINDS = ("add", "set", "at_least", "at_most", "scale", "ablate", "project_out")
 
 
 def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: str, unit: str) -> list[Edit]:
-    """``["12", "topk:7"]`` with a strength each, or one for all.
+    """``["12", "topk:7"]`` with a strength each, or one for all; without any, 2, or all of what is projected out.
 
     Raises:
         KanaryError: a feature that is no number, another number of strengths, an unknown kind.
@@ -26,6 +26,7 @@ def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: s
         raise KanaryError(f"--kind {kind}: {nearest(kind, KINDS)}")
     if not features:
         raise KanaryError("Name at least one feature: --feature 12.")
+    strengths = strengths or [1.0 if kind == "project_out" else 2.0]
     if len(strengths) not in (1, len(features)):
         raise KanaryError(
             f"--strength was given {len(strengths)} times for {len(features)} features: give one, or one each."
@@ -36,7 +37,6 @@ def requested_edits(features: Sequence[str], strengths: Sequence[float], kind: s
         name, _, number = written.rpartition(":")
         if not number.strip().isdecimal():
             raise KanaryError(f"--feature {written}: give its number, such as 12, or NAME:12.")
-        amount = 1.0 if kind == "project_out" and strengths == [2.0] else amount
         more: dict[str, Any] = {"unit": unit, "sae": name or None}
         if kind in ("at_least", "at_most"):
             low, high = (amount, None) if kind == "at_least" else (None, amount)
