@@ -8,6 +8,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from kanary.interventions.ablation import ablation_study, as_frequent
 from kanary.interventions.baselines import compare
 from kanary.interventions.edits import Vector, ablate, add, scale
 from kanary.interventions.effects import logit_effects, loss_effects, mean_difference
+from kanary.interventions.generation import Request
 from kanary.interventions.presence import ByFeature, ByJudge, by_concept
 from kanary.interventions.requested import requested_edits
 from kanary.interventions.samples import Sample, repetition, requests, reread, write
@@ -134,6 +136,29 @@ def test_where_nothing_comes_of_it_nothing_is_recommended(panel: Steerable) -> N
     found = sweep(panel, {3: 1.0}, PROMPTS, presence=ByJudge(lambda text: 0.5), **options)  # type: ignore[arg-type]
     assert found.best is None
     assert "nothing is recommended" in found.says()
+
+
+def test_a_strength_at_which_the_model_falls_silent_is_not_the_best(
+    panel: Steerable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the concept away like nothing else, and there is no loss to tell how fluent it is."""
+
+    def silenced(panel: Steerable, asked: list[Request], **more: Any) -> list[Sample]:
+        texts = write(panel, asked, **more)
+        loud = [not each.edits or abs(each.edits[0].amount) < 4 for each in asked]
+        return [text if keep else text._replace(written=(), text="") for text, keep in zip(texts, loud, strict=True)]
+
+    monkeypatch.setattr("kanary.interventions.strength.write", silenced)
+    judge = ByJudge(lambda text: min(1.0, len(text) / 200))
+    found = sweep(
+        panel, add(3, 1), PROMPTS, presence=judge, strengths=[-1.0, -4.0], seeds=range(5), tokens=6, quiet=True
+    )
+    silent = found.points[0]
+    assert (silent.strength, silent.presence.value, silent.fluency.value, silent.score.value) == (-4, 0, 0, 0)
+    assert math.isnan(silent.loss.value)
+    assert found.best != -4
+    assert all(math.isfinite(number) for point in found.points for number in (point.fluency.low, point.score.high))
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_sweeps_that_mean_nothing_are_refused(tiny_lm: LanguageModel, panel: Steerable) -> None:

@@ -36,7 +36,8 @@ class Point:
     repetition: Metric
     """Share of the runs of four tokens that stood in the text before."""
     fluency: Metric
-    """1 = as at strength 0: the perplexity there divided by the one here (at most 1), times 1 less the repetition added."""
+    """1 = as at strength 0: the perplexity there divided by the one here (at most 1), times 1 less the repetition added; 0
+    where no text has a token."""
     score: Metric
     """Harmonic mean of fluency and of the presence gained, as a share of the largest gain that any strength brings."""
 
@@ -231,6 +232,7 @@ class _Trial:
         up = strengths[-1] > 0
         gain = (presence - presence[zero]) * (1 if up else -1)
         fluency = (-(loss - loss[zero]).clamp_min(0)).exp() * (1 - (repeats - repeats[zero]).clamp_min(0))
+        fluency = fluency.nan_to_num(0)  # of texts without a token, which have no loss
         share = (gain / gain.amax(0).clamp_min(1e-12)).clamp(0, 1)
         score = 2 * share * fluency / (share + fluency).clamp_min(1e-12)
         points = tuple(
@@ -242,7 +244,8 @@ class _Trial:
         first = int(score[:, 0].argmax())
         bests = torch.tensor(strengths, dtype=torch.float64)[score.argmax(0)]
         between = (float(bests[1:].quantile(0.025)), float(bests[1:].quantile(0.975))) if resamples else None
-        found = float(gain[first, 1:].quantile(0.025) if resamples else gain[first, 0]) > 0
+        surely = gain[first, 1:].quantile(0.025) if resamples else gain[first, 0]
+        found = float(surely) > 0 and float(score[first, 0]) > 0
         target = ", ".join(edit.target for edit in self.edits)
         unit = {"maximum": "maxima", "sigma": "sigmas", "raw": "raw"}[self.edits[0].unit]
         texts = tuple(tuple(self.texts[s]) for s in strengths)
