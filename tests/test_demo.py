@@ -82,7 +82,14 @@ def test_an_installation_without_the_model_says_how_to_get_it(monkeypatch: pytes
 
 
 def test_the_demo_trains_judges_and_names_latents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WIDTH": 256, "TOKENS": 8192, "JUDGED": 2000, "LOSSES": 500, "PROMPTS": 4, "CONCEPTS": 8000}.items():
+    for name, value in {
+        "WIDTH": 256,
+        "TOKENS": 8192,
+        "JUDGED": 2000,
+        "LOSSES": 500,
+        "PROMPTS": 4,
+        "CONCEPTS": 8000,
+    }.items():
         monkeypatch.setattr(module, name, value)
     answer = kanary("demo", "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
