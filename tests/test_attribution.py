@@ -16,6 +16,7 @@ from feature_runs import make_run
 from kanary import KanaryError
 from kanary.interventions.attribution import attribute
 from kanary.interventions.decomposed import decompose
+from kanary.interventions.prompt_search import search_prompts
 from kanary.interventions.prompts import prompt_ids
 from kanary.interventions.targets import LatentTarget
 from kanary.lm import LanguageModel, load_model
@@ -300,6 +301,18 @@ def test_saes_of_other_models_and_latents_that_are_not_there_or_come_first_are_r
     sae.remember(fingerprint="0123456789ab", model="another")
     with pytest.raises(KanaryError, match=r"another \(0123456789ab\).*" + lm.fingerprint):
         attribute(lm, sae, PROMPT)
+
+
+def test_saes_are_taken_to_where_the_model_is(lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[SAE, Any]] = []
+    monkeypatch.setattr(SAE, "to", lambda self, device: moved.append((self, device)) or self)
+    sae, later = make_sae(lm, "resid_post.0"), make_sae(lm, "resid_post.1", seed=1)
+    moved.clear()
+    attribute(lm, sae, "Once upon a time", target=LatentTarget(later, 3), exact=0)
+    assert {id(each) for each, device in moved if device == lm.device} == {id(sae), id(later)}
+    moved.clear()
+    search_prompts(lm, sae, [f"a {i}" for i in range(8)], [f"b {i}" for i in range(8)])
+    assert (sae, lm.device) in moved
 
 
 def test_the_command_prints_and_writes_what_the_function_finds(tiny_llama: Path, tmp_path: Path) -> None:

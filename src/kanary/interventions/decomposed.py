@@ -54,7 +54,7 @@ def decompose(lm: LanguageModel, sae: SAE, tokens: Tensor) -> Decomposed:
     """
     refuse_other_model(sae.config.sparsifier["name"], sae, lm)
     site = str(sae.config.trained_on["site"])
-    tokens = tokens.to(lm.device)
+    sae, tokens = sae.to(lm.device), tokens.to(lm.device)
     special = special_at(lm, tokens)
     x = lm.capture(tokens[None], [site])[site][0]
     x = x.to(torch.promote_types(x.dtype, torch.float32))  # in bfloat16 the parts would not add up

@@ -137,7 +137,7 @@ def read_prompts(
     Raises:
         KanaryError: a prompt is empty or longer than the model reads.
     """
-    site = str(sae.config.trained_on["site"])
+    sae, site = sae.to(lm.device), str(sae.config.trained_on["site"])
     ids = [prompt_ids(lm, text) for text in (*positive, *negative)]
     codes: dict[int, SparseCodes] = {}
     with bar("reading prompts", len(ids), "prompts", quiet) as show:

@@ -75,7 +75,7 @@ class LatentTarget:
                 "explained must be at a later site than the features that explain it."
             )
         latents = torch.tensor([self.latent], device=found[0].device)
-        z = self.sae.standardise(found[0])
+        z = self.sae.to(lm.device).standardise(found[0])
         return self.sae.encoder.scores(z, self.sae.sparsifier, self.sae.decoder, latents)[:, 0]
 
 
