@@ -191,6 +191,20 @@ def test_an_added_token_beyond_the_vocabulary_does_no_harm(copy: Path) -> None:
     assert len(lm.tokenizer) == lm.vocab_size + 1
 
 
+def test_ctrl_c_while_a_library_is_imported_is_no_fault_of_the_model(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise ModuleNotFoundError("Could not import module 'LlamaForCausalLM'.") from stop
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(tiny_llama, device="cpu")
+
+
 def test_unknown_dtypes_and_devices_are_refused(tiny_llama: Path) -> None:
     _refused(tiny_llama, "'bf16'", "Did you mean 'bfloat16'", dtype="bf16")
     _refused(tiny_llama, "'gpu'", "write auto, cpu, cuda", device="gpu")

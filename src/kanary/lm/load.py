@@ -152,6 +152,8 @@ def _explained(where: str, remote: bool, part: str) -> Iterator[None]:
     except KanaryError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        if _stopped(error):
+            raise KeyboardInterrupt from error
         said = " ".join(str(error).split())
         if "connect" in said or "offline" in said.lower() or "Max retries" in said:
             message = f"no folder of that name is here{_beside(where)}, and the Hugging Face Hub cannot be reached. {_HUB_FIX}"
@@ -166,6 +168,13 @@ def _explained(where: str, remote: bool, part: str) -> Iterator[None]:
         else:
             message = f"its {part} cannot be read ({said[:240]})."
         raise KanaryError(f"Model {where!r} cannot be loaded: {message}") from error
+
+
+def _stopped(error: BaseException | None) -> bool:
+    """Whether Ctrl-C came while a library was imported, which then says that it lacks something."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _beside(name: str) -> str:
