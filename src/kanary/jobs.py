@@ -18,11 +18,11 @@ from kanary.activations.stored import StoredActivations
 from kanary.config import dump_yaml, parse_seconds, read_yaml
 from kanary.errors import KanaryError
 from kanary.evaluation.numbers import Sampling, numbers
-from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Evaluation, flat, plain
 from kanary.files import exclusive, write_json, write_text
 from kanary.lm import LanguageModel, load_model, trace
 from kanary.lm.load import BUNDLED
+from kanary.progress import bar
 from kanary.sae import SAE
 from kanary.text import TextSource, TokenBatch, Windows, check_text, open_text
 from kanary.text.labelled.reader import labelled_text

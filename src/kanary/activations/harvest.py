@@ -3,11 +3,10 @@
 import dataclasses
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -19,15 +18,12 @@ from kanary.config import option
 from kanary.errors import KanaryError, nearest
 from kanary.files import exclusive
 from kanary.lm import LanguageModel, load_model
+from kanary.progress import bar
 from kanary.text import TextSource, open_text
 from kanary.text.windows import Part
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 _SHARD_BYTES = 128 << 20  # work lost by a kill is at most one shard; two are in memory
 _FREE_BYTES = 64 << 20  # left on the disk for everybody else
-_BAR_AFTER = 2.0  # seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,8 +77,9 @@ def harvest(
             if not quiet:
                 size = predicted_bytes(config.tokens, live.widths, live.dtype)
                 print(f"{config.tokens:,} tokens will take {size / 1e9:.2f} GB in {config.out}.", file=sys.stderr)
-            with _Bar(config.tokens, writer.rows, quiet) as bar, closing(live.pools(start)) as pools:
-                live.on_rows = bar.advance
+            shown = bar("harvesting", config.tokens, "tokens", quiet, done=writer.rows)
+            with shown as show, closing(live.pools(start)) as pools:
+                live.on_rows = show
                 for pool in pools:
                     writer.append(pool)
             if not writer.rows:
@@ -210,43 +207,3 @@ def _check_space(config: HarvestConfig, live: LiveActivations, done: int, folder
             f"{folder} needs {needed / 1e9:.2f} GB for {config.tokens - done:,} tokens, but the disk has "
             f"{free / 1e9:.2f} GB free. Keep fewer tokens, use store_dtype=bfloat16, or choose another disk."
         )
-
-
-class _Bar:
-    """A progress bar with rate and time left; appears only when the harvest takes longer than two seconds."""
-
-    def __init__(self, total: int, done: int, quiet: bool) -> None:
-        self.total, self.done, self.new, self.quiet = total, done, 0, quiet
-        self.begun = time.monotonic()
-        self.bar: Progress | None = None
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def advance(self, rows: int) -> None:
-        self.done = min(self.done + rows, self.total)
-        self.new += rows
-        if self.bar:
-            self.bar.update(self.task, completed=self.done, rate=self.new / (time.monotonic() - self.begun))
-        elif not self.quiet and time.monotonic() - self.begun > _BAR_AFTER:
-            self.bar = self._shown()
-
-    def _shown(self) -> "Progress":
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        bar = Progress(
-            TextColumn("harvesting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tokens  {task.fields[rate]:,.0f}/s"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self.task = bar.add_task("harvest", total=self.total, completed=self.done, rate=0.0)
-        bar.start()
-        return bar

@@ -21,6 +21,7 @@ from torch import Tensor
 from kanary.activations.shards import Rows, read_header
 from kanary.errors import KanaryError, nearest
 from kanary.files import read_json, verify
+from kanary.progress import bar
 
 FORMAT = "kanary activations 1"
 IDS: dict[str, torch.dtype] = {"tokens": torch.int64, "documents": torch.int64, "positions": torch.int32}
@@ -112,15 +113,11 @@ class ActivationStore:
 
     def verify(self, *, quiet: bool = True) -> None:
         """Reads every byte and compares checksums; raises :class:`KanaryError` naming the damaged shard."""
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        hidden = quiet or not console.is_terminal
-        for path, record in track(
-            list(self._files()), "checking the store", console=console, transient=True, disable=hidden
-        ):
-            verify(path, record["sha256"])
+        files = list(self._files())
+        with bar("checking the store", len(files), "files", quiet) as show:
+            for path, record in files:
+                verify(path, record["sha256"])
+                show(1)
 
     def read(self, start: int, stop: int, sites: Sequence[str] | None = None) -> StoredRows:
         """Rows ``start`` to ``stop`` of the store, in the order of harvesting."""

@@ -9,10 +9,10 @@ from typing import Any
 from kanary.app.packing import packed
 from kanary.app.pages import STATIC
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.features.formats import shared
 from kanary.features.index import FeatureIndex
 from kanary.files import write_atomic
+from kanary.progress import bar
 
 SLOT = '<script type="application/json" id="kanary-data"></script>'
 GZIP = 31  # zlib's number for a gzip file around the largest window

@@ -20,12 +20,12 @@ from kanary.evaluation.metrics import census, merged
 from kanary.evaluation.numbers import CONTROL_TOKENS, Sampling, numbers
 from kanary.evaluation.pages.report import report
 from kanary.evaluation.peers import LIKE, shuffled
-from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Capability, Evaluation, LatentTable
 from kanary.evaluation.splines import Functions, measure_functions, spline_metrics, stray_metrics
 from kanary.evaluation.standin import STRAIGHT, Identity, Spliced, StandIn
 from kanary.evaluation.tables import TABLES, write_tables
 from kanary.files import exclusive, write_json, write_text
+from kanary.progress import bar
 from kanary.text import Windows
 from kanary.text.labelled.reader import LabelledText
 

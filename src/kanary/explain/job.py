@@ -15,7 +15,6 @@ from kanary.activations.source import resolve_lm_batch
 from kanary.config import from_mapping
 from kanary.errors import KanaryError, nearest
 from kanary.evaluation.inputs import open_saes, refuse_other_model, refuse_other_tokenizer
-from kanary.evaluation.progress import bar
 from kanary.explain.allowance import Allowance, Need
 from kanary.explain.backing import Parts, open_parts
 from kanary.explain.contrastive import CONCEPTS, PAIRS, contrast, read_stories
@@ -26,7 +25,6 @@ from kanary.explain.forecast import Forecast, forecast
 from kanary.explain.options import ExplainConfig
 from kanary.explain.patterns import PatternRule
 from kanary.explain.pool import Pool, Subject, read_pools
-from kanary.explain.progress import features_bar
 from kanary.explain.rule import RuleExplainer
 from kanary.explain.running import each, finished
 from kanary.explain.spending import Price
@@ -37,6 +35,7 @@ from kanary.explain.workers import how_many, shared
 from kanary.features.index import FeatureIndex
 from kanary.features.lists import listed
 from kanary.lm import LanguageModel, load_model
+from kanary.progress import bar
 from kanary.sae import SAE
 from kanary.text.labelled.reader import labelled_text
 
@@ -199,7 +198,7 @@ class _Job:
 
         workers = self._workers(len(self.latents))
         async with shared(explained, workers) as result:
-            with features_bar(len(self.latents), self.quiet) as done:
+            with bar("explaining", len(self.latents), "features", self.quiet) as show:
 
                 async def work(latent: int) -> None:
                     try:
@@ -208,7 +207,7 @@ class _Job:
                         self.failed[latent] = str(failure)
                     if len(self.results) >= self._kept + _KEEP_EVERY:
                         self._keep()
-                    done(parts.cost)
+                    show(1, parts.cost)
 
                 need = {name: one.feature for name, one in before.items()}
                 allowance = self._allowance(parts, need, "features")

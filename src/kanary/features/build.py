@@ -12,7 +12,6 @@ from kanary.activations.source import resolve_lm_batch
 from kanary.config import from_mapping, to_mapping
 from kanary.errors import KanaryError, nearest
 from kanary.evaluation.inputs import Inputs, open_inputs
-from kanary.evaluation.progress import bar
 from kanary.features.contents import Contents
 from kanary.features.index import FORMAT, META, FeatureIndex
 from kanary.features.learned import Read
@@ -21,6 +20,7 @@ from kanary.features.options import IndexConfig
 from kanary.features.reading import Pass, Reading, Watcher
 from kanary.features.twins import open_twins
 from kanary.files import exclusive, new_folder, read_json, sha256, write_json
+from kanary.progress import bar
 
 
 def index(

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from kanary.evaluation.inputs import Inputs
-from kanary.evaluation.progress import bar
 from kanary.features.arrays import Array, Arrays, write_arrays
 from kanary.features.concepts import concept_columns
 from kanary.features.correlation import Text, correlated
@@ -31,6 +30,7 @@ from kanary.features.twins import Twin, twin_columns
 from kanary.features.vocabulary import token_bytes
 from kanary.features.weights import logit_columns
 from kanary.features.weights import nearest as nearest_directions
+from kanary.progress import bar
 from kanary.text.labelled.reader import LabelledText
 
 NEAR = 3

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.features.drawing import (
     BAR,
     EDGE,
@@ -30,6 +29,7 @@ from kanary.features.feature import Feature, Interval
 from kanary.features.glyphs import cells, visible
 from kanary.features.index import FeatureIndex
 from kanary.files import write_atomic, write_text
+from kanary.progress import bar
 from kanary.scales import Scale, number
 
 LEFT, RIGHT, GAP = 46, 12, 18

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Metric
 from kanary.evaluation.sums import estimate
 from kanary.interventions.edits import Replacement, ablate
@@ -16,6 +15,7 @@ from kanary.interventions.effects import next_losses
 from kanary.interventions.prompts import prompt_ids, special_at, token_texts
 from kanary.interventions.steer import Steering
 from kanary.interventions.steerable import Steerable
+from kanary.progress import bar
 
 PROMPTS = 100
 """Fewer say little: a study of fewer is refused."""

@@ -17,7 +17,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kanary.activations.pool import generator
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Metric
 from kanary.evaluation.sums import RESAMPLES, estimate
 from kanary.interventions.choices import TAIL, Asked, in_tokens, margins
@@ -27,6 +26,7 @@ from kanary.interventions.prompt_scores import auroc
 from kanary.interventions.quarry import Pair, Quarry, control_pairs, find_quarry, hunting_pairs, unrelated
 from kanary.interventions.steerable import Steerable
 from kanary.lm import LanguageModel
+from kanary.progress import bar
 from kanary.sae import SAE
 
 PAIRS, TRIED, LISTED, RANDOM = 160, 4, 5, 3

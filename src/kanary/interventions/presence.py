@@ -11,10 +11,10 @@ from kanary.errors import KanaryError
 from kanary.evaluation.concepts.best import auroc
 from kanary.evaluation.concepts.logistic import logistic
 from kanary.evaluation.concepts.sample import sample
-from kanary.evaluation.progress import bar
 from kanary.interventions.samples import Reread, Sample
 from kanary.interventions.steerable import Steerable
 from kanary.lm import LanguageModel
+from kanary.progress import bar
 from kanary.text import open_text
 from kanary.text.labelled.concepts import find_concept
 

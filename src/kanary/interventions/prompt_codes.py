@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from kanary.evaluation.progress import bar
 from kanary.interventions.prompts import prompt_ids, special_at, token_texts
 from kanary.lm import LanguageModel
+from kanary.progress import bar
 from kanary.sae import SAE, SparseCodes
 
 Pool = Literal["max", "mean", "last"]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.features.index import FeatureIndex
 from kanary.features.selection import BINS
 from kanary.lm import LanguageModel
+from kanary.progress import bar
 from kanary.sae import SAE, SparseCodes
 from kanary.text import Windows, open_text
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.files import write_text
 from kanary.interventions.edits import Edit, Edits, Vector, as_edits
 from kanary.interventions.samples import Sample, refuse_empty, requests, write
 from kanary.interventions.steerable import Steerable
+from kanary.progress import bar
 
 UNSTEERED = "unsteered"
 

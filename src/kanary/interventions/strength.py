@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.evaluation.result import Metric
 from kanary.evaluation.sums import FEWEST, estimate
 from kanary.interventions.edits import Edit, Edits, Vector, as_edits
 from kanary.interventions.presence import ByFeature, Presence, measured
 from kanary.interventions.samples import Sample, refuse_empty, repetition, requests, reread, write
 from kanary.interventions.steerable import Steerable
+from kanary.progress import bar
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Tried first; then twice as much while the strongest is best, and the middles to both sides of the best."""

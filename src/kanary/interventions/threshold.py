@@ -11,10 +11,10 @@ from torch import Tensor
 from kanary.activations.pool import generator
 from kanary.errors import KanaryError
 from kanary.evaluation.concepts.best import auroc
-from kanary.evaluation.progress import bar
 from kanary.interventions.prompts import prompt_ids, special_at
 from kanary.interventions.watch import Measured, Rate
 from kanary.lm import LanguageModel
+from kanary.progress import bar
 from kanary.sae import SAE
 
 FEWEST = 4

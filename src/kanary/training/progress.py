@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from kanary.progress import duration
 from kanary.text import TextCheck
 from kanary.training.config import TrainConfig
 from kanary.training.estimate import Estimate
@@ -25,7 +26,7 @@ def say(check: TextCheck, cost: Estimate, done: int, measured: int) -> None:
         console.print(f"[bold]Warning:[/bold] {check.warning}", soft_wrap=True)
     where = f"GPU memory {_bytes(cost.gpu)}" if cost.gpu else f"memory {_bytes(cost.ram)}"
     left = cost.steps - done
-    takes = _duration(cost.seconds * left / cost.steps)
+    takes = duration(cost.seconds * left / cost.steps)
     steps = f"{left:,} of {cost.steps:,}" if done else f"{left:,}"
     line = (
         f"About to take {steps} steps for {cost.parameters:,} parameters: roughly {takes}, "
@@ -79,16 +80,8 @@ class TrainingProgress:
         )
         self.bar.update(self.task, completed=step, description=text)
         if not self.console.is_terminal and (step == self.steps or step % max(1, self.steps // LINES) == 0):
-            left = f"  {_duration((self.steps - step) * self.batch / rate)} left" if rate else ""
+            left = f"  {duration((self.steps - step) * self.batch / rate)} left" if rate else ""
             self.console.print(f"step {step:,}/{self.steps:,}  {text}{left}", soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _bytes(n: int) -> str:

@@ -12,8 +12,8 @@ from kanary.errors import KanaryError
 from kanary.evaluation.checks import of_inputs, of_sae
 from kanary.evaluation.checks.sample import Coded, Sample, Verdict, code, read_sample
 from kanary.evaluation.inputs import open_inputs
-from kanary.evaluation.progress import bar
 from kanary.files import read_json
+from kanary.progress import bar
 from kanary.training import checkpoint
 
 _OF_TEXT: dict[str, Callable[[Sample], Verdict]] = {

@@ -9,7 +9,7 @@ import torch
 
 from kanary.lab.study.cells import Cell, Grid, Variant
 from kanary.lab.study.measure import measured
-from kanary.lab.study.progress import duration
+from kanary.progress import duration
 from kanary.sae import SAE
 from kanary.training.learner import Learner, begin
 

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from kanary.lab.study.cells import Cell
+from kanary.progress import duration
 
 if TYPE_CHECKING:
     from kanary.lab.study.run import Study
@@ -66,12 +67,3 @@ def weight(study: "Study", cell: Cell) -> float:
     flops = grid.cost(cell.variant, cell.l0).flops
     known = flops if math.isfinite(flops) else grid.cost(grid.base("linear"), cell.l0).flops
     return share * grid.setting.tokens * (known + FIXED / grid.setting.batch)
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.4 h``."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
