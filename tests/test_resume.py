@@ -315,9 +315,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_the_way_out(
     assert str(file) in message
     way_out = f"Delete {newest} to resume from {checkpoints(half_done)[0]}."
     assert message.endswith(way_out)
-    shutil.rmtree(newest)
-    assert kanary("train", "--resume", half_done).code == 0
-    assert_same(weights(uninterrupted["text"]), weights(half_done))
+    if damage == "cut":  # what is left is the same whatever was damaged
+        shutil.rmtree(newest)
+        assert kanary("train", "--resume", half_done).code == 0
+        assert_same(weights(uninterrupted["text"]), weights(half_done))
 
 
 def test_a_damaged_only_checkpoint_says_that_there_is_no_other(half_done: Path) -> None:
