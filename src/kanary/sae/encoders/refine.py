@@ -18,7 +18,9 @@ from kanary.sae.parts import Active, Decoder, Sparsifier, part
 class RefineOptions:
     rounds: int = option(2, "how often scores are corrected by what the reconstruction missed")
     candidates: int = option(4, "latents that may still become active, per active one (TopK and BatchTopK)")
-    joins: float = option(0.02, "share of training after which the corrections begin to learn")
+    joins: float = option(
+        0.02, "share of training after which the corrections begin to learn (with jumprelu 0.25 may be better)"
+    )
 
 
 @part("refine")
