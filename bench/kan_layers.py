@@ -281,7 +281,7 @@ def peak(name: str, a: argparse.Namespace) -> float:
         sae = in_training(name, x, sizes)
         for _ in range(3):
             forward_backward(sae, sae.standardise(x))
-    return round(most_memory(a.device) - before, 1)
+    return max(0.0, round(most_memory(a.device) - before, 1))  # Linux counts pages in batches: a peak may seem to sink
 
 
 def most_memory(device: str) -> float:

@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import re
 import resource
 import signal
 import time
@@ -230,12 +231,12 @@ def test_going_on_with_another_model_is_refused(
 def test_a_long_harvest_shows_its_rate(
     tiny_lm: LanguageModel, config: HarvestConfig, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("kanary.activations.harvest._BAR_AFTER", 0.0)
+    monkeypatch.setattr("kanary.progress.LINE_EVERY", 0.0)
     harvest(config, tiny_lm)
     harvest(replace(config, tokens=4000), tiny_lm, quiet=True)
     shown = capfd.readouterr().err
-    assert "2000/2000 tokens" in shown
-    assert "4000" not in shown
+    assert re.search(r"harvesting: 2,000 of 2,000 tokens  [\d,.]+ tokens/s  0 s left", shown), shown
+    assert "4,000" not in shown
 
 
 def test_a_finished_store_is_opened_as_it_is(tiny_lm: LanguageModel, config: HarvestConfig) -> None:

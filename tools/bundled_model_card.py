@@ -18,10 +18,10 @@ import teach_bundled_model as teaching
 import train_bundled_model as recipe
 
 from kanary.errors import KanaryError
-from kanary.evaluation.progress import bar
 from kanary.evaluation.skills import SKILLS, Skill, skills, skills_table
 from kanary.files import write_atomic
 from kanary.lm import LanguageModel, load_model
+from kanary.progress import bar
 from kanary.text.labelled.record import chosen_families
 
 LEARNED = 0.9
