@@ -537,7 +537,7 @@ def test_nearly_as_many_flops_count_as_many(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("usual", "other", "words"),
     [
-        ({"recipe": {"lr": None}}, {"recipe": {"lr": 0.001}}, ("topk · lr=null", "topk · lr=0.001")),
+        ({"recipe": {"lr": None}}, {"recipe": {"lr": 0.001}}, ("topk · lr=default", "topk · lr=0.001")),
         ({"recipe": {"matryoshka": []}}, {"recipe": {"matryoshka": [4]}}, ("matryoshka=[]", "matryoshka=[4]")),
         ({"decoder_options": {"knots": 8}}, {"decoder_options": {"knots": 3}}, ("linear knots=8", "linear knots=3")),
         (

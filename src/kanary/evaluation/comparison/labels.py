@@ -43,7 +43,8 @@ def _differing(family: Family, alike: Sequence[Family], which: str) -> Iterator[
     own = dict(getattr(family, which))
     for name in sorted({name for options in each for name in options}):
         if len({options.get(name) for options in each}) > 1:
-            yield f"{name}={own.get(name, '–').strip(chr(34))}"
+            value = own.get(name, "–").strip('"')
+            yield f"{name}={'default' if value == 'null' else value}"
 
 
 def _shown(family: Family, name: str, saes: Sequence[Family]) -> str:
