@@ -19,7 +19,7 @@ ALIASES = {"seeds": "seed", "sites": "site", "saes": "sae", "widths": "width"}
 
 _RECIPE = (
     *("batch", "lr", "lr_warmup", "lr_decay", "matryoshka", "revive", "dead_after", "bias_start", "clip"),
-    *("precision", "data_seed"),
+    "precision",
 )
 _LEAST = {
     **dict.fromkeys(("width", "k", "k_start", "tokens", "batch", "pool"), 1),
