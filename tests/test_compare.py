@@ -484,9 +484,9 @@ def test_labels_say_only_what_differs(tmp_path: Path) -> None:
         (
             {"train_flops": {"per_token": 80_000.0, "per_active_latent": 512.0}},
             {},
-            "training FLOPs per token at L0 32 81,920 (topk) and 96,384 (topk)",
+            "training FLOPs per token (L0 32) 81,920 (topk) and 96,384 (topk)",
         ),
-        ({"train_flops": None}, {}, "training FLOPs per token at L0 32 81,920 (topk) and unknown (topk)"),
+        ({"train_flops": None}, {}, "training FLOPs per token (L0 32) 81,920 (topk) and unknown (topk)"),
         ({}, {"text": "b.txt", "text_fingerprint": "cafe"}, "evaluation text"),
         ({}, {"part": "all"}, "part of the text"),
         ({}, {"tokens": 2000}, "tokens evaluated 1K (relu and topk) and 2K (relu)"),

@@ -134,7 +134,7 @@ COST_AT = 32
 """Active latents per token with which FLOPs are compared, whatever the L0 of each."""
 COSTS: dict[str, Callable[[Entry], int | None]] = {
     "parameters": lambda e: int(e.about["parameters"]),
-    f"training FLOPs per token at L0 {COST_AT}": lambda e: _flops(e.about.get("train_flops")),
+    f"training FLOPs per token (L0 {COST_AT})": lambda e: _flops(e.about.get("train_flops")),
 }
 ALIKE: dict[str, Callable[[Entry], str]] = {
     "site": lambda e: e.family.site,
