@@ -1,5 +1,6 @@
 """A reader with a real browser before the page: what they see, and what goes wrong behind their back."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ VIEWS = {
     "prompts": "#/prompts/demo/topk",
     "unknown": "#/nowhere",
 }
+
+
+REPEATED = ["tbody tr:nth-child(n+7)", "li:nth-child(n+9)"]  # rows like those before them: most of axe's time
 
 
 class Reader:
@@ -87,11 +91,11 @@ def axe(page: Any, *rules: str) -> list[str]:
     )
     standard = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     options = {"runOnly": list(rules) or standard, "resultTypes": ["violations"]}
-    broken = found.Axe().run(page, options=options).response["violations"]
+    broken = found.Axe().run(page, context={"exclude": REPEATED}, options=options).response["violations"]
     return [f"{v['id']}: {v['help']} · {len(v['nodes'])} · {v['nodes'][0]['html'][:200]}" for v in broken]
 
 
-def screenshot(page: Any, folder: Path, name: str) -> Path:
-    path = folder / f"{name}.png"
-    page.screenshot(path=path)
-    return path
+def screenshot(page: Any, name: str) -> None:
+    """For people who want to look: into the folder that SCREENSHOTS names, if it does."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")

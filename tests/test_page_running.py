@@ -1,7 +1,6 @@
 """Steer, Watch, Attribute and Prompt search in a real browser: what is asked, what is shown, and that it stops."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ def reader() -> Iterator[Reader]:
     yield from readers()
 
 
-def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(reader: Reader, tmp_path: Path) -> None:
+def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(reader: Reader) -> None:
     with reader.reading("#/steer", width=1280, height=900) as page:
         page.wait_for_url("**/#/steer/demo/topk*")
         page.fill("#steer-prompt", "It is said")
@@ -36,7 +35,7 @@ def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(rea
         page.click("text=Use +4")
         assert page.input_value("[aria-label='Strength of feature 12, in maxima']") == "4"
         assert not axe(page)
-        screenshot(page, tmp_path, "steer-written")
+        screenshot(page, "steer-written")
         link = page.url
     with reader.reading(link[link.index("#") :]) as page:
         assert page.input_value("#steer-prompt") == "It is said"
@@ -44,7 +43,7 @@ def test_default_and_steered_texts_stand_side_by_side_and_lie_in_the_address(rea
     assert not reader.complaints()
 
 
-def test_a_feature_is_changed_in_the_way_that_is_chosen(reader: Reader, tmp_path: Path) -> None:
+def test_a_feature_is_changed_in_the_way_that_is_chosen(reader: Reader) -> None:
     ways = {  # by what is said, and typed: what the server is asked for, and what lies in the address
         ("add", "2"): ({"amount": 2}, "12:2"),
         ("set to", "3"): ({"kind": "set", "amount": 3}, "12:3:set"),
@@ -71,7 +70,7 @@ def test_a_feature_is_changed_in_the_way_that_is_chosen(reader: Reader, tmp_path
             assert f"f={written.replace(':', '%3A')}&" in page.url + "&"
             assert page.is_enabled("text=Try strengths") == (number < 2)
         assert not axe(page)
-        screenshot(page, tmp_path, "steer-ways")
+        screenshot(page, "steer-ways")
         link = page.url
     with reader.reading(link[link.index("#") :]) as page:
         assert page.input_value("#way-12") == "project_out"
@@ -102,7 +101,7 @@ def test_stopping_is_at_once_and_the_server_hears_of_it(reader: Reader) -> None:
     assert not reader.complaints()
 
 
-def test_values_alarms_and_records_of_a_watch(reader: Reader, tmp_path: Path) -> None:
+def test_values_alarms_and_records_of_a_watch(reader: Reader) -> None:
     with reader.reading(VIEWS["watch"], width=1280, height=900) as page:
         page.click("button >> text=/^Write$/")
         page.wait_for_selector("text=As long as asked for.")
@@ -110,7 +109,7 @@ def test_values_alarms_and_records_of_a_watch(reader: Reader, tmp_path: Path) ->
         assert (page.text_content("[role=status] li") or "").startswith("lying at ␣would, token 6: 3")
         assert page.locator("svg[aria-label^='lying: 61 values'] rect.loud").count() == 1
         assert not axe(page)
-        screenshot(page, tmp_path, "watch-written")
+        screenshot(page, "watch-written")
         page.click("button:has-text('2026-11-28 19:00')")
         page.wait_for_selector("#values-title >> text=Recorded")
         assert page.locator("svg[aria-label^='lying: 11 values']").count() == 1
