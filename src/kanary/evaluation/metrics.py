@@ -18,6 +18,8 @@
 In a model of lower precision x^ is what the model is given, so its rounding counts as error.
 """
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from kanary.evaluation.result import Metric, Metrics
@@ -31,7 +33,7 @@ def fidelity_metrics(site: Sums, row: Sums, draws: Tensor, d_model: int) -> dict
     s, r = site.resampled(draws), row.resampled(draws)
     n = s["n"]
     mse = r["error"] / n
-    variance = s["square"] / n - (s["x"] / n[:, None]).square().sum(1)
+    variance = _variance(s)
     about_zero = s["square"] / n - (s["square"] / n / d_model).square()
     unexplained = mse / variance
     return _grouped(
@@ -54,6 +56,16 @@ def fidelity_metrics(site: Sums, row: Sums, draws: Tensor, d_model: int) -> dict
             "mse_saebench": r["error_by_batch"] / n,
         },
     )
+
+
+def _variance(s: Mapping[str, Tensor]) -> Tensor:
+    """E|x|^2 - |E x|^2 of the sample, and of every resample E|x - m|^2 with the sample's mean m: ``[1 + resamples]``.
+
+    A resample's own mean lies nearer to its tokens than m does. Variances about it are too small on average, so that with
+    few documents the EV of what explains little would lie at the end of its own interval or beside it.
+    """
+    mean = s["x"][0] / s["n"][0]
+    return (s["square"] - 2 * s["x"] @ mean) / s["n"] + mean @ mean
 
 
 def loss_metrics(site: Sums, row: Sums, draws: Tensor) -> dict[str, dict[str, Metric]]:
@@ -123,8 +135,7 @@ def straight_metrics(
     """
     s, a, b = (sums.resampled(draws) for sums in (site, own, straight))
     n = s["n"]
-    variance = s["square"] / n - (s["x"] / n[:, None]).square().sum(1)
-    found = _grouped(int(n[0]), splines={"straight_ev_lost": (b["error"] - a["error"]) / n / variance})
+    found = _grouped(int(n[0]), splines={"straight_ev_lost": (b["error"] - a["error"]) / n / _variance(s)})
     if losses:
         s, a, b = (sums.resampled(losses[3]) for sums in losses[:3])
         loss = {"straight_ce_increase": (b["ce"] - a["ce"]) / s["n_ce"]}
