@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,14 @@ def test_margins_are_those_of_one_text_at_a_time_steered_or_not(lm: LanguageMode
 
 def test_items_that_the_model_cannot_read_are_told(lm: LanguageModel) -> None:
     assert in_tokens(lm, [Item("dog " * 3000, " ran", " was"), ITEMS[0]])[0] is None
+
+
+def test_without_BOS_a_prompt_of_one_token_is_told_too(lm: LanguageModel) -> None:
+    one = lm.tokenizer.decode(lm.tokenizer("The", add_special_tokens=False).input_ids[0])
+    bare = copy.copy(lm)
+    bare.bos_id = None
+    assert [each is None for each in in_tokens(lm, [Item(one, " dog", " cake")])] == [False]
+    assert [each is None for each in in_tokens(bare, [Item(one, " dog", " cake")])] == [True]
 
 
 def test_tails_are_the_codes_of_the_last_tokens_alone(lm: LanguageModel, panel: Steerable) -> None:

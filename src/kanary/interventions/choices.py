@@ -45,6 +45,8 @@ class Asked(NamedTuple):
 def in_tokens(lm: LanguageModel, items: Sequence[Item]) -> list[Asked | None]:
     """Prompt and answer are tokenised together, as in running text; None where they are longer than the model reads.
 
+    None, too, where not even BOS stands before the last token of the prompt: at the first one no SAE is steered.
+
     Raises:
         KanaryError: a tokenizer that does not say which characters its tokens stand for.
     """
@@ -58,7 +60,7 @@ def in_tokens(lm: LanguageModel, items: Sequence[Item]) -> list[Asked | None]:
             if a != b or end > len(item.prompt):
                 break
             alike += 1
-        fits = alike and max(len(yes.ids), len(no.ids)) + len(bos) <= lm.context
+        fits = alike and len(bos) + alike > 1 and max(len(yes.ids), len(no.ids)) + len(bos) <= lm.context
         found.append(Asked(bos + yes.ids, bos + no.ids, len(bos) + alike) if fits else None)
     return found
 

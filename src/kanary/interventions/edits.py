@@ -173,7 +173,10 @@ def ablate(feature: int, to: Replacement = "zero", **more: Any) -> Edit:
 
 
 def project_out(feature: int | Vector, share: float = 1.0, **more: Any) -> Edit:
-    """Removes from the activation what points along the feature's direction (``W_dec``), whatever put it there."""
+    """Removes from the activation what points along the feature's direction (``W_dec``), whatever put it there.
+
+    Of a feature that bends only its straight part is removed: what its curve adds beside ``W_dec`` stays (ablate it).
+    """
     return Edit(feature, "project_out", share, **more)
 
 
