@@ -177,7 +177,7 @@ def _flags(families: Mapping[Family, Sequence[Entry]], names: Mapping[Family, st
         *others, most = sorted(holders.values(), key=len)
         odd = families if len(others[-1]) == len(most) else {f for having in others for f in having}
         mark = chr(ord("a") + len(flags))
-        flags.append(Flag(mark, f"not like for like: {what} {listed(each)}", frozenset(odd)))
+        flags.append(Flag(mark, f"{what} {listed(each)}", frozenset(odd)))
     return flags
 
 

@@ -56,7 +56,7 @@ def _shown(family: Family, name: str, saes: Sequence[Family]) -> str:
         same_name = {getattr(other, name) for other in saes if getattr(other, attribute) == shown}
         shown = f"{shown} ({value[:8]})" if len(same_name) > 1 else shown
         return {"text": "from ", "test_text": "on "}.get(name, "") + shown
-    words = {"d_sae": "{:,}", "window": "windows of {:,}", "test_part": "{} part"}
+    words = {"d_sae": "{:,} latents", "window": "windows of {:,}", "test_part": "{} part"}
     if name == "tokens_trained":
         return f"{count(value)} tokens"
     return words.get(name, "{}").format(value) if value is not None else f"no {name}"

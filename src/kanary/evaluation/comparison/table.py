@@ -143,7 +143,7 @@ def _caption(comparison: "Comparison") -> Iterator[str]:
     yield "n: seeds; with 1 seed the interval is over documents only. Twins as measured are in the page, CSV and JSON."
     yield counted(comparison)
     for flag in comparison.flags:
-        yield f"[{flag.mark}] {flag.text}"
+        yield f"[{flag.mark}] not like for like: {flag.text}"
 
 
 # --- CSV and JSON -------------------------------------------------------------------------------------------------
