@@ -1,5 +1,6 @@
 """What cannot work is refused in one line that names it, with status 2, and nothing is lost."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -307,3 +308,11 @@ def test_a_config_edited_into_nonsense(tiny_llama: Path, text: Path, tmp_path: P
     assert kanary("train", "--resume", run).message.startswith("k='four' is not an int")
     (run / "config.yaml").write_text("k: [4")
     assert kanary("train", "--resume", run).message.startswith(f"{run / 'config.yaml'} is not YAML")
+
+
+@pytest.mark.parametrize("command", ["index", "compare", "explain"])
+def test_a_command_that_a_message_tells_to_give_can_be_pasted(command: str, tmp_path: Path) -> None:
+    run = tmp_path / "run with room ü"
+    (run / "checkpoints").mkdir(parents=True)
+    message = kanary(command, str(run)).message
+    assert shlex.split(message[message.index("kanary train") :])[3] == str(run)

@@ -2,12 +2,12 @@
 
 import math
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from kanary.errors import typed
 from kanary.evaluation.concepts.best import Found
 from kanary.evaluation.concepts.ground_truth import GroundTruth
 from kanary.evaluation.concepts.measure import shuffled_name
@@ -97,7 +97,7 @@ def lines(found: Demo) -> Iterator[str]:
     yield from _over_all(truth, {name: flat(row)["l0"].value for name, row in evaluation.saes.items()})
     yield ""
     yield f"It took {found.seconds:.0f} seconds. What to do next:"
-    folder = shlex.quote(str(evaluation.folder))
+    folder = typed(str(evaluation.folder))
     yield f"  open {folder}/report.html                what every number means, beside its controls"
     yield f"  kanary index {folder} --tokens 200K      then kanary serve {folder}: every feature in the browser"
     yield f"  kanary check {folder}                    is anything silently wrong?"

@@ -1,5 +1,7 @@
 """What a user did that cannot work, said in one line."""
 
+import os
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -18,3 +20,8 @@ def nearest(given: str, choices: Iterable[str], n: int = 1) -> str:
     if near:
         return "Did you mean " + " or ".join(repr(x) for x in near) + "?"
     return "Known: " + ", ".join(known) + "."
+
+
+def typed(path: str | os.PathLike[str]) -> str:
+    """A path as a shell takes it, for a command that a message tells to give: ``'my run'``."""
+    return shlex.quote(os.fspath(path))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kanary.config import read_yaml
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 from kanary.files import read_json
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _run(path: Path) -> Iterator[str]:
             yield f"Load it: kanary.SAE.from_pretrained({str(folder)!r})"
     else:
         so_far = f"{done:,} of {steps:,} steps" if done < steps else "trained, but not measured"
-        yield f"Not finished: {so_far}. Go on with: kanary train --resume {path}"
+        yield f"Not finished: {so_far}. Go on with: kanary train --resume {typed(path)}"
 
 
 def _numbers(path: Path) -> list[str]:

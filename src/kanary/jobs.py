@@ -16,7 +16,7 @@ from kanary.activations.source import ActivationSource, resolve_window
 from kanary.activations.store import ActivationStore
 from kanary.activations.stored import StoredActivations
 from kanary.config import dump_yaml, parse_seconds, read_yaml
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 from kanary.evaluation.numbers import Sampling, numbers
 from kanary.evaluation.result import Evaluation, flat, plain
 from kanary.files import exclusive, write_json, write_text
@@ -90,7 +90,7 @@ def train(
     except KeyboardInterrupt as stop:
         if not (folder / "config.yaml").is_file():
             raise
-        raise KeyboardInterrupt(f"stopped. Go on with: kanary train --resume {folder}") from stop
+        raise KeyboardInterrupt(f"stopped. Go on with: kanary train --resume {typed(folder)}") from stop
 
 
 def _train(folder: Path, configs: Mapping[str, TrainConfig], quiet: bool) -> Run:
@@ -283,7 +283,7 @@ def free_folder(base: Path) -> Path:
 def _refuse_taken(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise KanaryError(
-            f"{folder} already holds a run. Go on with it: kanary train --resume {folder}, or choose another --out."
+            f"{folder} already holds a run. Go on with it: kanary train --resume {typed(folder)}, or choose another --out."
         )
     others = [p.name for p in folder.iterdir() if not p.name.startswith(".")]
     if others:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kanary.app.answers import Refused
-from kanary.errors import KanaryError, nearest
+from kanary.errors import KanaryError, nearest, typed
 from kanary.evaluation.inputs import refuse_other_model, refuse_other_tokenizer
 from kanary.features.index import FeatureIndex
 from kanary.files import read_json
@@ -153,7 +153,7 @@ class Library:
             KanaryError: it is damaged.
         """
         if not indexed(entry):
-            raise Refused(404, f"{entry.id} has no index.", f"Build it: kanary index {entry.run_folder}")
+            raise Refused(404, f"{entry.id} has no index.", f"Build it: kanary index {typed(entry.run_folder)}")
         made = index_folder(entry).stat().st_mtime_ns
         index = self._indexes.get((entry.version, made), lambda: FeatureIndex.open(index_folder(entry)))
         digest = index.meta["sae"].get("digest")
@@ -161,7 +161,7 @@ class Library:
             raise Refused(
                 409,
                 f"The index of {entry.id} is of other weights ({digest}) than the SAE ({entry.digest}).",
-                f"Build it again: kanary index {entry.run_folder}",
+                f"Build it again: kanary index {typed(entry.run_folder)}",
             )
         return index
 

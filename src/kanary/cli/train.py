@@ -8,7 +8,7 @@ import typer
 from kanary.cli.flags import Config
 from kanary.cli.show import print_metrics
 from kanary.config import read_yaml
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 
 HELP = """Train a sparse autoencoder (SAE) on the activations of a language model.
 
@@ -67,10 +67,10 @@ def command(
         run = train(resume=resume, **given)
     if run.ending == "finished":
         print_metrics(run.metrics)
-        typer.echo(f"The SAE is in {run.folder / 'sae'}. Look at the run with: kanary info {run.folder}")
+        typer.echo(f"The SAE is in {run.folder / 'sae'}. Look at the run with: kanary info {typed(run.folder)}")
         return
     why = "The budget is spent" if run.ending == "budget" else "Stopped as asked"
-    typer.echo(f"{why}; everything is saved. Go on with: kanary train --resume {run.folder}", err=True)
+    typer.echo(f"{why}; everything is saved. Go on with: kanary train --resume {typed(run.folder)}", err=True)
     if run.ending == "interrupted":
         raise SystemExit(130)
 

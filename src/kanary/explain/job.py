@@ -13,7 +13,7 @@ import numpy as np
 
 from kanary.activations.source import resolve_lm_batch
 from kanary.config import from_mapping
-from kanary.errors import KanaryError, nearest
+from kanary.errors import KanaryError, nearest, typed
 from kanary.evaluation.inputs import open_saes, refuse_other_model, refuse_other_tokenizer
 from kanary.explain.allowance import Allowance, Need
 from kanary.explain.backing import Parts, open_parts
@@ -101,7 +101,7 @@ def _open(run: str | os.PathLike[str], index: FeatureIndex, config: ExplainConfi
         raise KanaryError(f"{run} has no SAE {name!r}, which its index is of. {nearest(name, saes)}")
     sae = saes[name]
     if sae.digest() != index.meta["sae"]["digest"]:
-        raise KanaryError(f"{index.folder} is the index of another SAE than {name} of {run}: kanary index {run}")
+        raise KanaryError(f"{index.folder} is the index of another SAE than {name} of {run}: kanary index {typed(run)}")
     known = sae.config.trained_on
     revision = None if config.model else known.get("revision")
     lm = load_model(str(config.model or known["model"]), revision=revision, dtype=config.dtype, device=config.device)

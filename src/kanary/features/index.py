@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kanary.errors import KanaryError, nearest
+from kanary.errors import KanaryError, nearest, typed
 from kanary.features.arrays import Array, Arrays
 from kanary.features.feature import Example, Feature, Interval, finite
 from kanary.features.labels import Labels
@@ -317,7 +317,7 @@ def find_index(path: Path, sae: str | None = None) -> Path:
         raise KanaryError(f"There is no folder {path}: give a run, as kanary train makes it, or an index.")
     if not found:
         refuse_unfinished(path)
-        raise KanaryError(f"There is no feature index in {path}. Make one: kanary index {path}")
+        raise KanaryError(f"There is no feature index in {path}. Make one: kanary index {typed(path)}")
     if sae is not None:
         if sae not in found:
             raise KanaryError(f"{path} has no index of an SAE {sae!r}. {nearest(sae, found)}")
@@ -334,7 +334,9 @@ def _made_again(folder: Path) -> Iterator[None]:
         yield
     except KanaryError as error:
         run = folder.parent.parent if folder.parent.name == "index" else "RUN"
-        raise KanaryError(f"{error} To make it anew (labels and explanations are kept): kanary index {run}") from error
+        raise KanaryError(
+            f"{error} To make it anew (labels and explanations are kept): kanary index {typed(run)}"
+        ) from error
 
 
 def edges(maximum: float, bins: int) -> list[float]:
@@ -390,6 +392,6 @@ def _refuse_other_sae(index: FeatureIndex) -> None:
             if (found := read_json(folder / "config.json").get("sha256")) != known:
                 raise KanaryError(
                     f"{index.folder} is the index of another SAE (weights {known[:12]}…) than the one in {folder} "
-                    f"({str(found)[:12]}…). Make it again: kanary index {run}"
+                    f"({str(found)[:12]}…). Make it again: kanary index {typed(run)}"
                 )
             return

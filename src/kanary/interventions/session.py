@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 from kanary.interventions.alarms import Webhooks
 from kanary.interventions.generation import Batch, Request
 from kanary.interventions.making import Examples, make_watch, values
@@ -61,7 +61,7 @@ class Watched:
         """What is to be said once the text is there, in lines."""
         lines = [f"Warning: {doubt}" for doubt in self.doubts]
         lines += [f"webhook: {problem}" for problem in self.problems]
-        return lines if self.trace is None else [*lines, f"Recorded: kanary watch {run} --replay {self.trace}"]
+        return lines if self.trace is None else [*lines, f"Recorded: kanary watch {typed(run)} --replay {self.trace}"]
 
 
 def new_watch(
@@ -160,10 +160,12 @@ def listed(run: str | os.PathLike[str]) -> list[str]:
         raise KanaryError(f"{run} is no folder: give a run folder, such as runs/first.")
     lines = [line for name in watch_names(run) for line in described(open_watch(run, name))]
     if not lines:
-        lines = [f"{Path(run)} has no watch yet: kanary watch {run} --make NAME --positive FILE --negative FILE"]
+        lines = [f"{Path(run)} has no watch yet: kanary watch {typed(run)} --make NAME --positive FILE --negative FILE"]
     traces = trace_names(run)
     if traces:
-        lines.append(f"{len(traces)} recorded texts, the last one {traces[0]}: kanary watch {run} --replay {traces[0]}")
+        lines.append(
+            f"{len(traces)} recorded texts, the last one {traces[0]}: kanary watch {typed(run)} --replay {traces[0]}"
+        )
     return lines
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 from kanary.config import to_mapping
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 from kanary.files import new_folder, read_json, read_tensors, recover, sha256, verify, write_json, write_tensors
 from kanary.sae.model import SAE, SAEConfig
 
@@ -141,7 +141,7 @@ def find(path: Path) -> Path:
 def refuse_unfinished(path: Path) -> None:
     """Raises :class:`KanaryError` for a run whose training has begun and has not ended: it has no SAE yet."""
     if (path / "checkpoints").is_dir() and not any((path / "sae").rglob(WEIGHTS)):
-        raise KanaryError(f"{path} is a run that has not finished; finish it with: kanary train --resume {path}")
+        raise KanaryError(f"{path} is a run that has not finished; finish it with: kanary train --resume {typed(path)}")
 
 
 def _download(name: str, revision: str | None) -> Path:

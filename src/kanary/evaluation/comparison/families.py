@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kanary.errors import KanaryError
+from kanary.errors import KanaryError, typed
 from kanary.evaluation.comparison.matched import Seed
 from kanary.evaluation.result import Metric
 from kanary.files import read_json
@@ -104,7 +104,7 @@ def read_runs(runs: Sequence[str | Path]) -> Read:
         if len(names) > 1:
             warnings.append(f"{name} was given {len(names)} times: counted once.")
         data = read_json(file)
-        again = f"Write it anew with `kanary evaluate {name}`."
+        again = f"Write it anew with `kanary evaluate {typed(name)}`."
         if data.get("format") != FORMAT:
             raise KanaryError(f"{file} is of another version (format {data.get('format')!r}, not {FORMAT!r}). {again}")
         try:
@@ -129,7 +129,7 @@ def metrics_file(run: Path) -> Path:
     if any(run.glob("*/metrics.json")):
         raise KanaryError(f"{run} is not a run but a folder of runs: give {run}/*")
     refuse_unfinished(run)
-    raise KanaryError(f"{run} has no metrics.json: measure it first with `kanary evaluate {run}`.")
+    raise KanaryError(f"{run} has no metrics.json: measure it first with `kanary evaluate {typed(run)}`.")
 
 
 def _entries(data: Mapping[str, Any], run: str) -> list[Entry]:
