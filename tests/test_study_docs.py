@@ -37,6 +37,8 @@ class Row(NamedTuple):
     l0: int
     cells: dict[str, str]
     """What is said, by control."""
+    f1: str
+    """Of its latents as detectors; of those of the controls."""
 
 
 def tables() -> Iterator[Row]:
@@ -55,7 +57,9 @@ def tables() -> Iterator[Row]:
             name = "-".join(FAMILIES.get(part, part) for part in re.findall(r"`([\w-]+)`", family))
             name = "kan-hidden-bend" if name == "kan-hidden-kan-bend" else name
             cells = {CONTROLS[h]: c for h, c in zip(head, columns, strict=True) if h in CONTROLS and c}
-            yield Row(where[1] if where else setting, name, 6 if "six seeds" in family else 3, int(columns[1]), cells)
+            seeds = 6 if "six seeds" in family else 3
+            f1 = columns[-1] if head[-1].startswith("F1") else ""
+            yield Row(where[1] if where else setting, name, seeds, int(columns[1]), cells, f1)
 
 
 @cache
@@ -65,17 +69,16 @@ def rows(table: str) -> list[dict[str, str]]:
 
 
 @cache
-def fvu(setting: str, sae: str, l0: int) -> dict[int, float]:
-    """By seed."""
+def by_seed(setting: str, sae: str, l0: int, metric: str) -> dict[int, float]:
     return {
-        int(row["seed"]): float(row["fvu"])
+        int(row["seed"]): float(row[metric])
         for row in rows("cells")
         if (row["setting"], row["SAE"], row["L0_asked"]) == (setting, sae, str(l0))
     }
 
 
-def measured(row: Row, control: str) -> tuple[float, float, float]:
-    """Difference in % of the control's FVU, and its 95 % interval."""
+def pairs(row: Row, control: str, metric: str = "fvu") -> list[tuple[float, float]]:
+    """The family's value and the control's, by seed."""
     theirs = {
         each["SAE"]
         for each in rows("paired")
@@ -83,13 +86,24 @@ def measured(row: Row, control: str) -> tuple[float, float, float]:
         == (row.setting, row.family, str(row.l0), control)
     }
     assert len(theirs) == 1, f"{row.family} less {control} is not among the results"
-    ours = fvu(row.setting, f"{row.family}-w{WIDTH[row.setting]}", row.l0)
-    other = fvu(row.setting, theirs.pop(), row.l0)
-    seeds = range(row.seeds)
-    differences = [ours[s] - other[s] for s in seeds]
-    unit = fmean(other[s] for s in seeds) / 100
+    ours = by_seed(row.setting, f"{row.family}-w{WIDTH[row.setting]}", row.l0, metric)
+    other = by_seed(row.setting, theirs.pop(), row.l0, metric)
+    return [(ours[seed], other[seed]) for seed in range(row.seeds)]
+
+
+def measured(row: Row, control: str) -> tuple[float, float, float]:
+    """Difference in % of the control's FVU, and its 95 % interval."""
+    both = pairs(row, control)
+    differences = [a - b for a, b in both]
+    unit = fmean(b for _, b in both) / 100
     mean, half = fmean(differences), T[len(differences)] * stdev(differences) / math.sqrt(len(differences))
     return mean / unit, (mean - half) / unit, (mean + half) / unit
+
+
+def detection(row: Row) -> list[float]:
+    """F1 of the family, then of the controls that it is compared with."""
+    both = [pairs(row, control, "feature_f1") for control in row.cells]
+    return [fmean(a for a, _ in both[0])] + [fmean(b for _, b in each) for each in both]
 
 
 @pytest.mark.parametrize("row", [pytest.param(r, id=f"{r.setting}-{r.family}-{r.l0}-n{r.seeds}") for r in tables()])
@@ -105,6 +119,8 @@ def test_a_row_of_differences_is_what_was_measured(row: Row) -> None:
         found = measured(row, control)
         assert numbers == pytest.approx(found, abs=0.0501), control
         assert bool(parts[4]) == (found[1] <= 0 <= found[2]), f"{control}: a tie or not"
+    if row.f1:
+        assert [float(number) for number in re.findall(r"\.\d+", row.f1)] == pytest.approx(detection(row), abs=0.000501)
 
 
 MATCHED = re.findall(
