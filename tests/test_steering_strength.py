@@ -376,6 +376,9 @@ def test_the_command_sweeps(run: Path, tmp_path: Path) -> None:
     assert "strength  presence" in found.out
     assert "recommended" not in found.out.replace("nothing is recommended", "")
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json", "sweep.svg", "texts.html"}
+    strengths = [f"{p['strength']:g}" for p in json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"]]
+    page = (tmp_path / "sweep" / "texts.html").read_text()
+    assert all(f">3 ×{strength}<" in page for strength in strengths if strength != "0")
     found = command(*words, "--out", tmp_path / "beside", "--controls")
     assert found.code == 0, found.err
     assert "random feature" in found.out

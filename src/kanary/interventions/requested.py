@@ -9,9 +9,9 @@ from kanary.files import write_json, write_text
 from kanary.interventions.baselines import compare
 from kanary.interventions.edits import Edit
 from kanary.interventions.presence import Presence, by_concept
-from kanary.interventions.side_by_side import UNSTEERED, Table
+from kanary.interventions.side_by_side import UNSTEERED, Table, named
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.strength import by_first, sweep
+from kanary.interventions.strength import by_first, scaled, sweep
 
 KINDS = ("add", "set", "at_least", "at_most", "scale", "ablate", "project_out")
 
@@ -83,7 +83,7 @@ def write_sweep(
         if folder is not None:
             write_json(folder / "controls.json", beside.to_json())
     if folder is not None:
-        columns = tuple(UNSTEERED if p.strength == 0 else f"{p.strength:g}" for p in found.points)
+        columns = tuple(UNSTEERED if p.strength == 0 else named(scaled(edits, p.strength)) for p in found.points)
         write_json(folder / "sweep.json", found.to_json())
         write_text(folder / "sweep.svg", found.svg())
         Table(columns, tuple(zip(*found.texts, strict=True))).write(folder / "texts.html")
