@@ -130,6 +130,21 @@ def test_the_true_rate_of_false_alarms_lies_above_the_promised_one_once_in_twent
     assert promised <= rate if n >= (enough(rate) or math.inf) else promised > rate
 
 
+def test_the_texts_that_a_feature_was_sought_on_do_not_vouch_for_it_but_others_do() -> None:
+    """256 features that mean nothing: the one that tells the choosing texts apart best is by chance quiet in them."""
+    draw, n, times = torch.Generator().manual_seed(0), 30, 200
+    broken = {"choosing": 0, "others": 0}
+    for _ in range(times):
+        positive, negative, other = torch.randn(3, n, 256, generator=draw, dtype=torch.float64)
+        best = int((positive[:, None] > negative).double().mean((0, 1)).argmax())
+        threshold, sure = choose(Scored(list(positive[:, [best]]), list(negative[:, [best]])), 0.1)
+        true = 0.5 * math.erfc(threshold / math.sqrt(2))
+        broken["choosing"] += true > sure
+        broken["others"] += true > at_most(int((other[:, best] >= threshold).sum()), n)
+    assert broken["choosing"] > 0.1 * times
+    assert broken["others"] <= 0.05 * times + 3 * math.sqrt(0.05 * 0.95 * times)
+
+
 def test_what_texts_can_vouch_for_is_what_the_tables_say() -> None:
     assert at_most(0, 30) == pytest.approx(0.0950, abs=1e-4)  # Clopper and Pearson's, one-sided
     assert at_most(2, 100) == pytest.approx(0.0616, abs=1e-4)
@@ -409,6 +424,12 @@ def test_the_feature_is_chosen_by_all_of_the_choosing_half(panel: Steerable, mon
     assert read == [(len(chosen.positive), len(chosen.negative))]
     made = make_watch(panel, "topk", "found", None, Examples(POSITIVE, NEGATIVE), false_alarms=0.2, quiet=True)
     assert made.latents == (best,)
+    assert made.measured is not None
+    loud, n = made.measured.false_alarms.value * made.measured.negatives, made.measured.negatives
+    assert made.at_most == at_most(round(loud), n)  # no text vouches for a feature that was sought on it
+    named = make_watch(panel, "topk", "named", {best: 1.0}, Examples(POSITIVE, NEGATIVE), false_alarms=0.2, quiet=True)
+    assert named.threshold == made.threshold
+    assert named.at_most == at_most(allowed(len(chosen.negative), 0.2), len(chosen.negative)) != made.at_most
     with pytest.raises(KanaryError, match=r"3 texts of one kind are too few to choose a feature by.*--feature"):
         make_watch(panel, "topk", "found", None, Examples(POSITIVE[:6], NEGATIVE[:6]))
 

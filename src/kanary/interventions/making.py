@@ -16,7 +16,7 @@ from kanary.interventions.generation import Batch, Request
 from kanary.interventions.prompts import prompt_ids
 from kanary.interventions.steer import Steering
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.threshold import Scored, choose, codes_on, measure, split
+from kanary.interventions.threshold import Scored, at_most, choose, codes_on, measure, split
 from kanary.interventions.watch import Action, Watch
 from kanary.interventions.writing import watched, write
 from kanary.lm import LanguageModel
@@ -64,6 +64,7 @@ def make_watch(
         raise KanaryError(f"false_alarms={false_alarms} is a share of texts: at least 0 and below 1.")
     chosen, held = _halves(examples, seed)
     lm, which = panel.lm, panel.saes[sae]
+    sought = weights is None
     if weights is None:
         weights = {best_feature(lm, which, chosen.positive, chosen.negative, quiet=quiet): 1.0}
     pairs = tuple((panel.latent(sae, latent), float(weight)) for latent, weight in weights.items())
@@ -76,12 +77,15 @@ def make_watch(
 
     choosing = scored(chosen)
     threshold, sure = choose(choosing, false_alarms)
+    measured = measure(scored(held), threshold, seed)
+    if sought:  # it was sought where it is quiet on the texts that choose, so that these say too little of others
+        sure = at_most(round(measured.false_alarms.value * measured.negatives), measured.negatives)
     return replace(
         draft,
         threshold=threshold,
         at_most=sure,
         chosen=measure(choosing, threshold, seed),
-        measured=measure(scored(held), threshold, seed),
+        measured=measured,
         latency_ms=latency(panel, draft, held.positive[0]),
     )
 

@@ -121,7 +121,9 @@ def described(watch: Watch) -> list[str]:
         if watch.measured.doubt is not None:
             lines.append(f"  Warning: {watch.measured.doubt}")
     if watch.at_most is not None:
-        lines.append("  " + _promise(watch.at_most, watch.false_alarms))
+        lines.append(
+            "  " + _promise(watch.at_most, watch.false_alarms, watch.measured.negatives if watch.measured else 0)
+        )
     if watch.latency_ms is not None:
         lines.append(
             f"  A value is known {watch.latency_ms:.1f} ms after its token was drawn (one stream, when it was made)."
@@ -129,12 +131,17 @@ def described(watch: Watch) -> list[str]:
     return lines
 
 
-def _promise(at_most: float, asked: float) -> str:
+def _promise(at_most: float, asked: float, negatives: int) -> str:
     kept = f"False alarms in at most {100 * at_most:.2g} % of texts like the negative ones, with a confidence of 95 %"
     if at_most <= asked:
         return f"{kept} ({100 * asked:g} % was asked for)."
     needed = enough(asked)
-    more = "no number of texts can show that" if needed is None else f"that takes {2 * needed:,} negative texts"
+    if needed is None:
+        more = "no number of texts can show that"
+    elif negatives < needed:
+        more = f"that takes {2 * needed:,} negative texts"
+    else:
+        more = "give more negative texts, or another feature"
     return f"{kept}. {100 * asked:g} % was asked for: {more}."
 
 

@@ -81,8 +81,9 @@ class Watch:
     webhook: str | None = None
     """An address to which every alarm is sent."""
     at_most: float | None = None
-    """The rate of false alarms that is not exceeded with a confidence of 95 %, by the texts that the threshold was chosen on;
-    above ``false_alarms`` where they were too few. None in a watch of an earlier version."""
+    """The rate of false alarms that is not exceeded with a confidence of 95 %, by the texts that the threshold was chosen on
+    or, of a feature that was sought on these, by the others; above ``false_alarms`` where they vouch for less. None in a
+    watch of an earlier version."""
     chosen: Measured | None = None
     """On the texts that the threshold was chosen on."""
     measured: Measured | None = None
