@@ -171,6 +171,17 @@ def test_it_begins_and_trains_as_the_linear_encoder_until_it_joins(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_it_joins_late_where_penalties_or_thresholds_must_settle_unless_told_otherwise(kind: str) -> None:
+    steps = range(100)
+
+    def learns(**options: float) -> list[int]:
+        return [step for step in steps if refined(kind, **options).encoder.paces(step, 100)["gain"]]
+
+    assert learns() == list(steps[2 if kind == "topk" else 25 :])
+    assert learns(joins=0.1) == list(steps[10:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_was_interrupted_saved_or_loaded_is_the_same(kind: str, tmp_path: Path) -> None:
     batches = planted(64 * 9).split(64)
     whole, again = (Learner(*begun(kind, torch.cat(batches[:3]))) for _ in range(2))

@@ -12,14 +12,18 @@ from kanary.sae.codes import SparseCodes
 from kanary.sae.curves import Schedule
 from kanary.sae.encoders.linear import LinearEncoder
 from kanary.sae.parts import Active, Decoder, Sparsifier, part
+from kanary.sae.sparsifiers.topk import TopK
+
+JOINS = 0.25  # penalties and thresholds must have found their place: docs/kan.md, "Looking again"
+JOINS_TOPK = 0.02  # has neither
 
 
 @dataclass(frozen=True)
 class RefineOptions:
     rounds: int = option(2, "how often scores are corrected by what the reconstruction missed")
     candidates: int = option(4, "latents that may still become active, per active one (TopK and BatchTopK)")
-    joins: float = option(
-        0.02, "share of training after which the corrections begin to learn (with jumprelu 0.25 may be better)"
+    joins: float | None = option(
+        None, "share of training after which the corrections begin to learn (0.02 with topk, 0.25 with the others)"
     )
 
 
@@ -48,12 +52,14 @@ class RefineEncoder(LinearEncoder):
         for name in ("rounds", "candidates"):
             if (value := getattr(self.options, name)) < 1:
                 raise KanaryError(f"{name}={value}: give 1 or more, or --encoder linear for no correction.")
-        self.schedule = Schedule(self.options.joins, 1.0)
+        self.schedule = Schedule(JOINS if self.options.joins is None else self.options.joins, 1.0)
         self.gain = nn.Parameter(torch.zeros(d_sae, self.options.rounds))
         self.stages = nn.ModuleList()  # who chooses the candidates, and the codes of each round before the last
         self._asleep = False
 
     def meet(self, sparsifier: Sparsifier) -> None:
+        if self.options.joins is None and isinstance(sparsifier, TopK):
+            self.schedule = Schedule(JOINS_TOPK, 1.0)
         stages = [sparsifier.like(self.options.candidates), *(sparsifier.like(1) for _ in range(self.options.rounds))]
         self.stages = nn.ModuleList([stage for stage in stages if stage is not None])
 
