@@ -197,6 +197,13 @@ def test_the_rules_of_the_server_hold_here_too(run: Path, server: Running) -> No
         library.serve(run, watch=["nevr"], browser=False, block=False)
 
 
+def test_what_a_watch_reads_is_loaded_before_the_first_request(run: Path) -> None:
+    for watches in ((), ("never",)):
+        with library.serve(run, port=0, watch=watches, browser=False, block=False) as found:
+            kept = found.service.library
+            assert (len(kept._models._values), len(kept._saes._values)) == (len(watches), len(watches))
+
+
 def test_a_template_of_the_model_makes_the_prompt(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     template += "[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"

@@ -303,6 +303,10 @@ def test_without_runs_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.
     assert "is not a folder" in kanary("serve", "nowhere", "--no-browser").message
     (tmp_path / "runs").mkdir()
     assert "There is no SAE in runs" in kanary("serve", "--no-browser").message
+    (tmp_path / "runs" / "first" / "checkpoints").mkdir(parents=True)
+    unfinished = kanary("serve", "runs/first", "--no-browser")
+    assert unfinished.code == 2
+    assert "finish it with: kanary train --resume runs/first" in unfinished.message
 
 
 def test_without_its_packages_it_is_said_which_extra_has_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -465,6 +465,8 @@ def test_the_command_makes_lists_follows_measures_and_replays(run: Path, watch: 
     again = kanary("watch", run, "--make", "ball", "--feature", f"{latent}:1", "--false-alarms", 0.2, *texts)
     assert "yes.txt: 1 line that stands there again is left out." in again.err
     assert "AUROC" in made.out
+    assert "replaces the watch 'ball'" not in made.out
+    assert "It replaces the watch 'ball' that was there." in again.out
     assert replace(open_watch(run, "ball"), latency_ms=None) == replace(watch, latency_ms=None)
     assert "ball: feature" in kanary("watch", run).out
     written = kanary("watch", run, "--watch", "ball", "--prompt", "Tom gave", "--tokens", 12)

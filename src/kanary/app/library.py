@@ -17,7 +17,7 @@ from kanary.lm import LanguageModel, load_model
 from kanary.lm.load import BUNDLED, BUNDLED_FOLDER
 from kanary.lm.sites import Site
 from kanary.sae import SAE
-from kanary.sae.store import CONFIG, WEIGHTS
+from kanary.sae.store import CONFIG, WEIGHTS, refuse_unfinished
 
 SAES, MODELS, INDEXES = 4, 2, 16
 """How many are kept in memory; of more, those used last."""
@@ -104,6 +104,8 @@ class Library:
         self.entries: dict[str, Entry] = {}
         self.refresh()
         if not self.entries:
+            for run in self.runs:
+                refuse_unfinished(run)
             where = ", ".join(map(str, self.runs)) or "no folder"
             raise KanaryError(f"There is no SAE in {where}. Train one with kanary train, or try kanary demo.")
 

@@ -18,7 +18,7 @@ from kanary.app.orders import MOST, Orders, edits_of, prompt_of, watched_by
 from kanary.app.streams import Client, Desks, End, Order
 from kanary.errors import KanaryError, nearest
 from kanary.interventions.generation import Request as Text
-from kanary.interventions.watch import Watch, watch_names
+from kanary.interventions.watch import Watch, open_watch, watch_names
 from kanary.interventions.writing import Piece
 from kanary.lm import LanguageModel
 
@@ -98,13 +98,21 @@ class OpenAI:
         return found
 
 
-def refuse_unknown(library: Library, watching: Sequence[str]) -> None:
-    """Raises :class:`KanaryError` at a watch that no run has."""
+def prepare(library: Library, watching: Sequence[str]) -> None:
+    """Loads what the watches read, so that the first request does not wait for it.
+
+    Raises:
+        KanaryError: a watch that no run has, a damaged one, or a model that is not where its run says.
+    """
     known = {name for entry in library.entries.values() for name in watch_names(entry.run_folder)}
     for name in watching:
         if name not in known:
             hint = nearest(name, known) if known else "They have none: make one with kanary watch RUN --make NAME."
             raise KanaryError(f"None of these runs has a watch {name!r}. {hint}")
+    for entry in library.entries.values():
+        for name in set(watching) & set(watch_names(entry.run_folder)):
+            if open_watch(entry.run_folder, name).sae == entry.own_name:
+                library.model(entry)  # and its SAE
 
 
 def add_openai(app: FastAPI, openai: OpenAI) -> None:

@@ -52,6 +52,8 @@ def serve(
     if not runs and not RUNS.is_dir():
         raise KanaryError(f"There is no folder {RUNS} here: name run folders, or try kanary demo first.")
     library = Library(runs or [RUNS], model=model, dtype=dtype, device=device)
+    if watch:
+        print(f"Loading what {', '.join(watch)} reads …", file=sys.stderr)
     running = start(library, host, port, token, watch)
     _announce(len(library.entries), running)
     if browser:

@@ -65,6 +65,7 @@ def command(
     from kanary.interventions import session, terminal
     from kanary.interventions.steerable import Steerable
     from kanary.interventions.traces import read_trace
+    from kanary.interventions.watch import watch_names
 
     if replay is not None:
         terminal.replay(read_trace(run, replay), Console())
@@ -77,8 +78,11 @@ def command(
     if make is not None:
         action = on_alarm if on_alarm != "log" or not steer else "steer"
         wanted = session.Wanted(feature or (), false_alarms, action, steer or (), webhook, seed)  # type: ignore[arg-type]
+        there = make in watch_names(run)
         made = session.new_watch(run, panel, sae, make, wanted, examples)
         typer.echo("\n".join(terminal.described(made)))
+        if there:
+            typer.echo(f"It replaces the watch {make!r} that was there.")
         return
     assert watch
     if positive is not None or negative is not None:
