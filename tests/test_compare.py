@@ -616,6 +616,10 @@ def test_what_lies_far_off_the_plot_is_named_beneath_it(tmp_path: Path) -> None:
     assert "Far off, so only in the table: random twin of topk." in text
     assert "−9.000" in text
     assert "Controls are dashed" not in text
+    twins = {"random twin of topk-0": twin | {"explained_variance": 0.9, "l0": 16.0}, "random twin of topk-1": twin}
+    compare([write(tmp_path / "b", [sae(16, 0.9), sae(32, 0.95)], twins)], tmp_path / "page.html")
+    assert "Far off, so only in the table: random twin of topk (1 of 2 points)." in (tmp_path / "page.html").read_text()
+    assert "Controls are dashed" in (tmp_path / "page.html").read_text()
 
 
 def test_numbers_that_do_not_exist_are_left_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A comparison as one page that loads nothing: verdicts at matched L0, Pareto plots, every SAE as measured."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
     points = [p for p in comparison.points if metric in p.estimates and p.l0 > 0]
     low, high = _room(points, metric)
     drawn = [p for p in points if not p.family.control or low <= p.estimates[metric].mean <= high]
-    off = [comparison.labels[p.family] for p in points if p not in drawn]
+    off = _off(*(Counter(comparison.labels[p.family] for p in some) for some in (points, drawn)))
     cut = any(p.estimates[metric].low < low or p.estimates[metric].high > high for p in drawn)
     notes = ["Controls are dashed; those with a single L0 are points."] if any(p.family.control for p in drawn) else []
     notes += [f"Far off, so only in the table: {listed(off)}."] if off else []
@@ -128,6 +129,12 @@ def _figure(comparison: "Comparison", metric: str) -> dict[str, Any]:
         "svg": _plot(comparison, drawn, metric, low, high),
         "rows": rows,
     }
+
+
+def _off(every: Counter[str], drawn: Counter[str]) -> list[str]:
+    """The names of those that are not drawn; of how many points, where others of the same name are."""
+    lost = {name: n - drawn[name] for name, n in every.items() if n > drawn[name]}
+    return [f"{name} ({n} of {every[name]} points)" if n < every[name] else name for name, n in lost.items()]
 
 
 def _room(points: list[Point], metric: str) -> tuple[float, float]:
