@@ -253,5 +253,6 @@ def row(latent: int, known: dict[str, Any]) -> dict[str, Any]:
     return {
         "latent": latent, "label": known["label"][latent], "density": known["density"][latent],
         "maximum": known["maximum"][latent], "score": known["score"][latent], "concept": known["best_concept"][latent],
+        "f1": None if known["best_concept"][latent] is None else 0.364,
         "cosine": None, "fires_on": [" rain", "it"] if latent % 2 == 0 else [],
     }  # fmt: skip

@@ -64,6 +64,17 @@ def test_a_row_names_the_different_tokens_on_which_its_feature_is_strongest(
     assert max(len(row["fires_on"]) for row in rows) == 3
 
 
+def test_a_row_says_how_well_its_feature_marks_the_concept(
+    local: TestClient, index: kanary.FeatureIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = index.columns()
+    marks = np.array(["honesty.lie", None] * 32, object)
+    with_concepts = {**known, "concept": marks, "f1": np.where(marks == None, np.nan, 0.36)}  # noqa: E711
+    monkeypatch.setattr(kanary.FeatureIndex, "columns", lambda _: with_concepts)
+    rows = get(local, SAE_ + "/search", limit=1000)["rows"]
+    assert [(row["concept"], row["f1"]) for row in rows] == [("honesty.lie", 0.36), (None, None)] * 32
+
+
 def test_numbers_filter_and_sort(local: TestClient, index: kanary.FeatureIndex) -> None:
     density = index.columns()["density"]
     low, high = np.quantile(density, [0.25, 0.75])

@@ -166,6 +166,7 @@ def test_features_without_words_are_shown_by_their_tokens_and_how_words_are_made
 ) -> None:
     with reader.reading("#/s/demo/topk") as page:
         assert page.locator("main code >> text=kanary explain").count() == 0
+        assert re.search(r"\w F1 \.364\b", page.inner_text("[aria-label='Features found'] tbody tr >> nth=0"))
     nothing = dict.fromkeys(("label", "best_concept"), [None] * data.WIDTH)
     monkeypatch.setattr(reader.server, "columns", reader.server.columns | nothing)
     one_dead = data.meta() | {"dead": 1}
@@ -280,11 +281,20 @@ def write_page(file: Path, features: list[dict[str, Any]]) -> None:
 
 def test_an_exported_file_needs_no_server(reader: Reader, tmp_path: Path) -> None:
     file = tmp_path / "features.html"
-    write_page(file, [data.feature(3), data.feature(13, hostile=True)])
+    unnamed = data.feature(16) | dict.fromkeys(("label", "human", "explanation"))
+    write_page(file, [data.feature(3), data.feature(13, hostile=True), unnamed])
+    strongest = dict.fromkeys(
+        each["tokens"][each["focus"]] for each in (unnamed["examples"][i] for i in unnamed["top"])
+    )
     reader.complaints()
     asked = len(reader.server.asked)
     with reader.reading(file.as_uri()) as page:
-        assert page.inner_text("h1") == "2 features"
+        assert page.inner_text("h1") == "3 features"
+        last = page.locator("tbody tr >> nth=2")
+        assert [chip.strip("␣") for chip in last.locator(".chip").all_inner_texts()] == [
+            token.strip() for token in strongest
+        ][:3]
+        assert f"F1 .{1000 * unnamed['concepts'][0]['f1']:.0f}" in last.inner_text()
         assert not axe(page)
         page.click("td a >> text=/^3$/")
         page.wait_for_selector("h1 >> text=Feature 3")

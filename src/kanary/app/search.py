@@ -120,7 +120,7 @@ def _rows(
     index: FeatureIndex, latents: NDArray[np.int64], columns: Mapping[str, Any], cosine: NDArray[np.float32] | None
 ) -> list[dict[str, Any]]:
     titles = index.labels.titles()
-    numbers = {name: columns.get(name) for name in ("density", "maximum", "score")} | {"cosine": cosine}
+    numbers = {name: columns.get(name) for name in ("density", "maximum", "score", "f1")} | {"cosine": cosine}
     nothing = [None] * len(latents)
     shown = {name: nothing if values is None else rounded(values[latents]) for name, values in numbers.items()}
     concepts = columns.get("concept")

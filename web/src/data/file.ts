@@ -15,10 +15,13 @@ function unpacked(base64: string): Promise<string> {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).text();
 }
 
+const SHOWN_TOKENS = 3;
+
 export const saeOf = (feature: Feature): string => idOf(feature.sae.run, feature.sae.name);
 
 export function rowOf(feature: Feature): SearchRow {
   const best = feature.concepts[0];
+  const strongest = feature.top.map((i) => feature.examples[i]).map((example) => example?.tokens[example.focus] ?? '');
   return {
     latent: feature.latent,
     label: feature.human?.text ?? feature.label,
@@ -26,6 +29,8 @@ export function rowOf(feature: Feature): SearchRow {
     maximum: feature.maximum,
     score: feature.explanation?.scores[0]?.value ?? null,
     concept: best?.concept ?? null,
+    f1: best?.f1 ?? null,
+    fires_on: [...new Set(strongest)].slice(0, SHOWN_TOKENS),
   };
 }
 

@@ -237,6 +237,7 @@ export interface SearchRow {
   maximum: number | null;
   score: number | null;
   concept: string | null;
+  f1: number | null; // of the concept
   cosine?: number | null;
   fires_on?: string[]; // different tokens of its strongest examples, the strongest first
 }
