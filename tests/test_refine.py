@@ -11,6 +11,7 @@ from kan_encoders import KINDS, K, linear_twin, numbers
 from kanary.errors import KanaryError
 from kanary.sae import SAE, SAEConfig
 from kanary.sae.cost import flops
+from kanary.sae.store import described
 from kanary.training.learner import Learner, begin
 from planted import ELEMENTWISE, FORMULAS, config_for, layout, loss_and_gradients, planted, train_on
 
@@ -179,6 +180,7 @@ def test_it_joins_late_where_penalties_or_thresholds_must_settle_unless_told_oth
 
     assert learns() == list(steps[2 if kind == "topk" else 25 :])
     assert learns(joins=0.1) == list(steps[10:])
+    assert described(refined(kind)).encoder["joins"] == (0.02 if kind == "topk" else 0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,6 @@
 """An encoder that looks again: scores are corrected by what the reconstruction missed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -46,20 +46,22 @@ class RefineEncoder(LinearEncoder):
 
     Options = RefineOptions
     options: RefineOptions
+    schedule: Schedule
 
     def __init__(self, d_model: int, d_sae: int, options: RefineOptions | None = None) -> None:
         super().__init__(d_model, d_sae, options)
         for name in ("rounds", "candidates"):
             if (value := getattr(self.options, name)) < 1:
                 raise KanaryError(f"{name}={value}: give 1 or more, or --encoder linear for no correction.")
-        self.schedule = Schedule(JOINS if self.options.joins is None else self.options.joins, 1.0)
         self.gain = nn.Parameter(torch.zeros(d_sae, self.options.rounds))
         self.stages = nn.ModuleList()  # who chooses the candidates, and the codes of each round before the last
         self._asleep = False
 
     def meet(self, sparsifier: Sparsifier) -> None:
-        if self.options.joins is None and isinstance(sparsifier, TopK):
-            self.schedule = Schedule(JOINS_TOPK, 1.0)
+        if self.options.joins is None:  # what was meant is kept with the SAE
+            self.options = replace(self.options, joins=JOINS_TOPK if isinstance(sparsifier, TopK) else JOINS)
+        assert self.options.joins is not None
+        self.schedule = Schedule(self.options.joins, 1.0)
         stages = [sparsifier.like(self.options.candidates), *(sparsifier.like(1) for _ in range(self.options.rounds))]
         self.stages = nn.ModuleList([stage for stage in stages if stage is not None])
 
