@@ -197,6 +197,18 @@ def test_the_rules_of_the_server_hold_here_too(run: Path, server: Running) -> No
         library.serve(run, watch=["nevr"], browser=False, block=False)
 
 
+def test_a_watch_that_cannot_be_followed_stops_the_server(run: Path, tmp_path: Path) -> None:
+    digest = SAE.from_pretrained(run / "sae" / "topk").digest()
+    for sae, made_for, says in (
+        ("gone", digest, "in none of these runs"),
+        ("topk", "0123456789abcdef", "other weights"),
+    ):
+        folder = copied(run, tmp_path / sae)
+        save(Watch("lost", sae, made_for, ((3, 1.0),), 1.0, 0.1, "log"), folder)
+        with pytest.raises(KanaryError, match=says):
+            library.serve(folder, port=0, watch=["lost"], browser=False, block=False)
+
+
 def test_what_a_watch_reads_is_loaded_before_the_first_request(run: Path) -> None:
     for watches in ((), ("never",)):
         with library.serve(run, port=0, watch=watches, browser=False, block=False) as found:

@@ -98,21 +98,26 @@ class OpenAI:
         return found
 
 
-def prepare(library: Library, watching: Sequence[str]) -> None:
-    """Loads what the watches read, so that the first request does not wait for it.
+def watched_by_default(library: Library, watching: Sequence[str]) -> list[tuple[Entry, Watch]]:
+    """Of every model the SAEs that the watches read, as requests get them; nothing is loaded.
 
     Raises:
-        KanaryError: a watch that no run has, a damaged one, or a model that is not where its run says.
+        KanaryError: a watch that no run has, one whose SAE is not in its run any more, or a damaged file.
     """
     known = {name for entry in library.entries.values() for name in watch_names(entry.run_folder)}
+    found: dict[tuple[str, str | None], tuple[Entry, Watch]] = {}
     for name in watching:
         if name not in known:
             hint = nearest(name, known) if known else "They have none: make one with kanary watch RUN --make NAME."
             raise KanaryError(f"None of these runs has a watch {name!r}. {hint}")
-    for entry in library.entries.values():
-        for name in set(watching) & set(watch_names(entry.run_folder)):
-            if open_watch(entry.run_folder, name).sae == entry.own_name:
-                library.model(entry)  # and its SAE
+        for entry in library.entries.values():
+            if name in watch_names(entry.run_folder):
+                watch = open_watch(entry.run_folder, name)
+                if watch.sae == entry.own_name:
+                    found.setdefault((name, library.model_name(entry)), (entry, watch))
+        if name not in {each for each, _ in found}:
+            raise KanaryError(f"The SAE that the watch {name!r} reads is in none of these runs. Make the watch again.")
+    return list(found.values())
 
 
 def add_openai(app: FastAPI, openai: OpenAI) -> None:

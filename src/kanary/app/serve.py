@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kanary.errors import KanaryError
 
 if TYPE_CHECKING:
+    from kanary.app.library import Library
     from kanary.app.server import Running
 
 RUNS = Path("runs")
@@ -40,7 +41,8 @@ def serve(
         block: return only when Ctrl-C has stopped the server. In a notebook: ``block=False``, and ``.stop()`` in the end.
 
     Raises:
-        KanaryError: no run, an address that cannot be used, a token that is too short, fastapi or uvicorn not installed.
+        KanaryError: no run, an address that cannot be used, a token that is too short, a watch that cannot be followed,
+            fastapi or uvicorn not installed.
     """
     try:
         from kanary.app.library import Library
@@ -52,15 +54,28 @@ def serve(
     if not runs and not RUNS.is_dir():
         raise KanaryError(f"There is no folder {RUNS} here: name run folders, or try kanary demo first.")
     library = Library(runs or [RUNS], model=model, dtype=dtype, device=device)
-    if watch:
-        print(f"Loading what {', '.join(watch)} reads …", file=sys.stderr)
     running = start(library, host, port, token, watch)
+    _load_watched(library, running, watch)
     _announce(len(library.entries), running)
     if browser:
         webbrowser.open(running.url)
     if block:
         _until_interrupted(running)
     return running
+
+
+def _load_watched(library: "Library", running: "Running", watch: Sequence[str]) -> None:
+    """So that the first request does not wait; stops the server if it cannot watch what it was asked to."""
+    from kanary.app.openai import watched_by_default
+
+    try:
+        for entry, each in watched_by_default(library, watch):
+            print(f"Loading what the watch {each.name} reads …", file=sys.stderr)
+            library.model(entry)
+            each.refuse_other(library.sae(entry))
+    except BaseException:
+        running.stop()
+        raise
 
 
 def _announce(saes: int, running: "Running") -> None:

@@ -14,7 +14,7 @@ import uvicorn
 from kanary.app.api import Service, create_app
 from kanary.app.guard import LOOPBACK, SHORTEST_TOKEN, Access
 from kanary.app.library import Library
-from kanary.app.openai import prepare
+from kanary.app.openai import watched_by_default
 from kanary.errors import KanaryError
 
 PORTS = range(7350, 7370)
@@ -82,7 +82,7 @@ class Running:
 def start(library: Library, host: str, port: int | None, token: str | None, watching: Sequence[str] = ()) -> Running:
     """Listens at ``host`` and answers from a thread of its own; see :func:`kanary.serve`."""
     access = access_to(host, token)
-    prepare(library, watching)
+    watched_by_default(library, watching)
     return Running(Service(library, watching), access, _listen(host, port)).start()
 
 
