@@ -106,6 +106,13 @@ def detection(row: Row) -> list[float]:
     return [fmean(a for a, _ in both[0])] + [fmean(b for _, b in each) for each in both]
 
 
+def test_every_table_was_found() -> None:
+    found = [row.setting for row in tables()]
+    assert {setting: found.count(setting) > 3 for setting in "abcd"} == dict.fromkeys("abcd", True)
+    assert {"e", "f"} < set(found)
+    assert [setting for setting, _ in MATCHED] == ["d", "c"]
+
+
 @pytest.mark.parametrize("row", [pytest.param(r, id=f"{r.setting}-{r.family}-{r.l0}-n{r.seeds}") for r in tables()])
 def test_a_row_of_differences_is_what_was_measured(row: Row) -> None:
     assert row.cells
