@@ -84,14 +84,19 @@ def readers() -> Iterator[Reader]:
         browser.close()
 
 
-def axe(page: Any, *rules: str) -> list[str]:
-    """What axe-core finds (all of WCAG 2.2 A and AA, or these ``rules``): a line per broken rule, with its first place."""
+def axe(page: Any, *rules: str, whole: bool = False) -> list[str]:
+    """What axe-core finds (all of WCAG 2.2 A and AA, or these ``rules``): a line per broken rule, with its first place.
+
+    Rows that are like those before them are left out, but for a ``whole`` page.
+    """
     found = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
     )
     standard = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     options = {"runOnly": list(rules) or standard, "resultTypes": ["violations"]}
-    broken = found.Axe().run(page, context={"exclude": REPEATED}, options=options).response["violations"]
+    broken = (
+        found.Axe().run(page, context=None if whole else {"exclude": REPEATED}, options=options).response["violations"]
+    )
     return [f"{v['id']}: {v['help']} · {len(v['nodes'])} · {v['nodes'][0]['html'][:200]}" for v in broken]
 
 

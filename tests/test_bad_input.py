@@ -310,9 +310,15 @@ def test_a_config_edited_into_nonsense(tiny_llama: Path, text: Path, tmp_path: P
     assert kanary("train", "--resume", run).message.startswith(f"{run / 'config.yaml'} is not YAML")
 
 
-@pytest.mark.parametrize("command", ["index", "compare", "explain"])
-def test_a_command_that_a_message_tells_to_give_can_be_pasted(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "inside", "remedy"),
+    [("index", "checkpoints", "kanary train --resume"), ("compare", "sae", "kanary evaluate")],
+)
+def test_a_command_that_a_message_tells_to_give_can_be_pasted(
+    command: str, inside: str, remedy: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run with room ü"
-    (run / "checkpoints").mkdir(parents=True)
+    (run / inside).mkdir(parents=True)
     message = kanary(command, str(run)).message
-    assert shlex.split(message[message.index("kanary train") :])[3] == str(run)
+    words = shlex.split(message[message.index(remedy) :].split("`")[0])
+    assert words[len(remedy.split())] == str(run)

@@ -26,7 +26,7 @@ def test_a_view_is_readable_in_light_and_dark_and_nothing_complains(reader: Read
         if view == "feature":
             page.keyboard.press("7")  # one interval: as many kinds of things in a tenth of the rows
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 252)"
-        assert not axe(page)
+        assert not axe(page, whole=view == "search")  # one table to its last row: others are dead, unnamed or hostile
         page.emulate_media(color_scheme="dark")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 28)"
         assert not axe(page, "color-contrast")
@@ -43,6 +43,7 @@ def test_no_view_is_wider_than_the_window(reader: Reader) -> None:
             page.wait_for_selector("[aria-busy=true]", state="detached")
             for width in (360, 1280, 1920):
                 page.set_viewport_size({"width": width, "height": 900})
+                page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
                 wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 assert wide <= 0, f"{view} at {width} px: {wide} px too wide"
                 screenshot(page, f"{view}-{width}")

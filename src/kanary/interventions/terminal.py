@@ -139,9 +139,9 @@ def _promise(at_most: float, asked: float, negatives: int) -> str:
     if needed is None:
         more = "no number of texts can show that"
     elif negatives < needed:
-        more = f"that takes {2 * needed:,} negative texts"
+        more = f"that takes {2 * needed:,} negative texts or more"
     else:
-        more = "give more negative texts, or another feature"
+        more = "a lower --false-alarms comes closer, or another feature"
     return f"{kept}. {100 * asked:g} % was asked for: {more}."
 
 

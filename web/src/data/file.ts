@@ -21,7 +21,7 @@ export const saeOf = (feature: Feature): string => idOf(feature.sae.run, feature
 
 export function rowOf(feature: Feature): SearchRow {
   const best = feature.concepts[0];
-  const strongest = feature.top.map((i) => feature.examples[i]).map((example) => example?.tokens[example.focus] ?? '');
+  const strongest = feature.top.map((i) => feature.examples[i]).flatMap((example) => example?.tokens[example.focus] ?? []);
   return {
     latent: feature.latent,
     label: feature.human?.text ?? feature.label,

@@ -67,7 +67,7 @@ export interface Watch {
   weights: [latent: number, weight: number][];
   threshold: number;
   false_alarms: number; // asked for
-  at_most: number | null; // what the texts that it was chosen on vouch for, with a confidence of 95 %
+  at_most: number | null; // what texts that it was not sought on vouch for, with a confidence of 95 %
   on_alarm: 'log' | 'stop' | 'steer';
   steer: Edit[];
   measured: WatchMeasured | null;

@@ -127,7 +127,7 @@ def metrics_file(run: Path) -> Path:
     if (run / "metrics.json").is_file():
         return run / "metrics.json"
     if any(run.glob("*/metrics.json")):
-        raise KanaryError(f"{run} is not a run but a folder of runs: give {run}/*")
+        raise KanaryError(f"{run} is not a run but a folder of runs: give {typed(run)}/*")
     refuse_unfinished(run)
     raise KanaryError(f"{run} has no metrics.json: measure it first with `kanary evaluate {typed(run)}`.")
 

@@ -1,0 +1,2 @@
+/** A word as a shell reads it. */
+export const typed = (word: string): string => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
