@@ -32,6 +32,7 @@ from kanary.sae.parts import SPARSIFIERS, import_parts
 from runs import Child, kanary, write_stories
 from small_study import SMALL
 
+EQUAL = {"as many latents": "width", "as many parameters": "parameters", "as many training FLOPs": "flops"}
 TIMES = {"seconds", "cpu_seconds", "peak_mb", "measuring_seconds"}
 
 
@@ -124,6 +125,22 @@ def test_a_study_fills_every_table(finished: Study) -> None:
         assert int(there) == int(planned) > 0
         assert set(whole.split(", ")) == families
     assert {row["family"] for row in table(finished, "verdicts")} == {"kan-bend"}
+
+
+def test_the_plot_of_a_setting_shows_the_paired_differences(finished: Study) -> None:
+    for setting in ("a", "r"):
+        assert f"](fvu-{setting}.svg)" in (finished.folder / "report.md").read_text()
+        tips = re.findall(r"<title>([^<]*)</title>", (finished.folder / f"fvu-{setting}.svg").read_text())[1:]
+        rows = [r for r in table(finished, "paired") if (r["setting"], r["metric"]) == (setting, "fvu")]
+        for words, control in EQUAL.items():
+            compared = [r for r in rows if r["control"] == control]
+            shown = [tip for tip in tips if f", {words}: " in tip]
+            assert len(shown) == len(compared) > 0
+            for row, tip in zip(compared, shown, strict=True):
+                assert tip.startswith(f"{row['family']} {row['L0']}, {words}: ")
+                assert float(re.split("[ :]+", tip.split(words)[1])[1]) == pytest.approx(
+                    1 + float(row["percent"]) / 100, rel=6e-3
+                )
 
 
 def test_results_hold_no_path_of_this_machine(finished: Study, design_path: Path) -> None:

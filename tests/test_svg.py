@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanary.ink import file
 from kanary.scales import Scale, number
-from kanary.svg import Axis, Series, bars, histogram, lines, scatter
+from kanary.svg import Axis, Series, histogram, lines, scatter
+from kanary.svg_rows import bars, intervals
 
 wild = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 1.0, -1.0, 1e-100, 1e100, 5e-324, 1e300])
 tame = st.floats(-1e6, 1e6)
@@ -165,6 +167,38 @@ def test_bars_draw_every_finite_value_and_keep_every_name(
     assert set(names) <= set(texts)
 
 
+@given(st.lists(st.tuples(wild, wild, wild), max_size=6), logs)
+def test_intervals_draw_every_finite_value_and_keep_every_name(
+    rows: list[tuple[float, float, float]], log: bool
+) -> None:
+    names = [(f"family {i // 2}", f"row {i}") for i in range(len(rows))]
+    columns = [[row[i] for row in rows] for i in range(3)]
+    series = [Series(name, range(len(rows)), *columns) for name in ("one", "other")]
+    root = checked(intervals(names, series, Axis("ratio", log=log), "t", zero=1))
+    assert len(marks(root, "path", "mark")) == 2 * sum(usable(v, log) for v in columns[0])
+    texts = [e.text for e in root.iter("text")]
+    assert {own for _, own in names} <= set(texts)
+    assert sum(common in texts for common in {common for common, _ in names}) == len({common for common, _ in names})
+
+
+def test_an_interval_lies_on_its_side_of_the_line_that_means_no_difference() -> None:
+    series = Series("s", [0, 1], [0.5, 2.0], [0.4, 0.8], [0.7, 3.0])
+    root = checked(intervals([("a", "8"), ("a", "16")], [series], Axis("ratio", log=True), "t", zero=1))
+    zero = min(float(re.findall(r"M([\d.]+)", e.get("d") or "")[0]) for e in marks(root, "path", "axis")[1:])
+    ends = [list(map(float, re.findall(r"[MH]([\d.]+)", e.get("d") or ""))) for e in marks(root, "path", "whisker")]
+    assert ends[0][0] < ends[0][1] < zero
+    assert ends[1][0] < zero < ends[1][1]
+    assert [e.text for e in root.iter("title")][1:] == ["a 8, s: 0.5 (0.4 to 0.7)", "a 16, s: 2 (0.8 to 3)"]
+
+
+def test_a_file_is_the_plot_on_paper_of_its_own() -> None:
+    plot = histogram([0, 1], [1], Axis("x"), Axis("y"), "t")
+    root = ET.fromstring(file(plot))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.findtext("{*}style") or "").count(".plot{background:") == 2
+    assert "xmlns" not in plot
+
+
 @given(st.lists(st.floats(0.01, 100), min_size=2, max_size=30, unique=True))
 def test_positions_keep_the_order_of_the_values(values: list[float]) -> None:
     dots = marks(checked(scatter(values, values, Axis("x", log=True), Axis("y"), "t")), "circle", "dot")
@@ -214,6 +248,7 @@ def test_a_colour_grows_with_its_value() -> None:
         lambda t: scatter([1], [1], Axis(t), Axis(t), t, [1], t),
         lambda t: lines([Series(t, [1], [1]), Series(t, [2], [2])], Axis(t), Axis(t), t),
         lambda t: bars([t, "b"], [1, 2], [1, 2], [1, 2], Axis(t), t, [t, "other"]),
+        lambda t: intervals([(t, t)], [Series(t, [0], [2], [1], [3])], Axis(t), t, zero=1),
     ],
 )
 def test_hostile_text_stays_text(draw: Callable[[str], str]) -> None:

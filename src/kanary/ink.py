@@ -32,6 +32,12 @@ def document(title: str, description: str, height: float, body: str) -> str:
     )
 
 
+def file(plot: str) -> str:
+    """A plot as the text of an SVG file, on paper of its own: a page that shows it may be light or dark without saying so."""
+    paper = ".plot{background:#fff}@media screen and (prefers-color-scheme:dark){.plot{background:#14181f}}"
+    return plot.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace("<style>", f"<style>{paper}", 1)
+
+
 @cache
 def _style() -> str:
     def colours(series: Sequence[str], ink: str, soft: str, grid: str, shades: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Plots as small SVG texts, for pages that load nothing: histograms, scatters, lines and bars.
+"""Plots as small SVG texts, for pages that load nothing: histograms, scatters and lines; rows are in :mod:`kanary.svg_rows`.
 
 The texts stand inside HTML (so they name no XML namespace). Numbers that are NaN, infinite or beyond 1e100 (or not positive,
 on a logarithmic axis) are left out. Sizes are in units of the viewBox, about one pixel.
@@ -128,7 +128,7 @@ def lines(
     xs = [p.x for points in clean for p in points if p]
     ys = [v for points in clean for p in points if p for v in (p.y, p.low, p.high) if v is not None]
     names = [each.name for each in series]
-    legend, depth = _legend(names) if len(series) > 1 else ("", 0.0)
+    legend, depth = swatches(names) if len(series) > 1 else ("", 0.0)
     ends = [end for left, right, _ in under for end in (left, right)]
     plot = _Plot(x, y, xs + ends, ys, above=depth, below=STRIP if under else 0)
     body = "".join(_drawn(plot, each, points, i) for i, (each, points) in enumerate(zip(series, clean, strict=True)))
@@ -145,35 +145,6 @@ def _strip(plot: "_Plot", under: Sequence[tuple[float, float, float]]) -> Iterat
     )
     if bars:
         yield f'<g class="soft"><path class="dot" d="{bars}"/></g>'
-
-
-def bars(
-    names: Sequence[str],
-    values: Sequence[float],
-    lows: Sequence[float],
-    highs: Sequence[float],
-    x: Axis,
-    title: str,
-    groups: Sequence[str],
-) -> str:
-    """Horizontal bars, each below its name and number, with whiskers from ``lows`` to ``highs``; one colour per group.
-
-    A value that is missing keeps its row, with a dash.
-    """
-    rows = list(zip(names, map(float, values), map(float, lows), map(float, highs), strict=True))
-    kinds = list(dict.fromkeys(groups))
-    legend, depth = _legend(kinds, start=16, shapes=False) if len(kinds) > 1 else ("", 0.0)
-    ends = [v for _, *numbers in rows for v in numbers if usable(v, x.log)]
-    low = x.low if x.log else min(0.0, x.low or 0.0)
-    scale = Scale.of(ends, (16, WIDTH - RIGHT), log=x.log, low=low, high=x.high)
-    top, step = TOP + depth, 34
-    base = top + step * len(rows)
-    body = []
-    for i, (name, value, low, high) in enumerate(rows):
-        body.append(_bar(scale, top + step * i, name, (value, low, high), kinds.index(groups[i]) % COLOURS))
-    height = base + BOTTOM
-    axis = "".join(_x_axis(scale, x.label, top, base))
-    return document(title, f"Bars for {', '.join(map(str, names))}.", height, legend + axis + "".join(body))
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------
@@ -209,7 +180,7 @@ class _Plot:
     def svg(self, title: str, description: str, body: str) -> str:
         """The whole picture; axes are described in words as well."""
         words = f"{description} Horizontal: {self.labels[0]}. Vertical: {self.labels[1]}."
-        frame = [*_x_axis(self.x, self.labels[0], self.top, self.base), *self._y_axis()]
+        frame = [*x_axis(self.x, self.labels[0], self.top, self.base), *self._y_axis()]
         return document(title, words, self.base + BOTTOM, "".join(frame) + body)
 
     def _y_axis(self) -> Iterator[str]:
@@ -220,7 +191,7 @@ class _Plot:
         yield _upright(self.labels[1], 12, (self.top + self.base) / 2, self.base - self.top)
 
 
-def _x_axis(scale: Scale, label: str, top: float, base: float) -> Iterator[str]:
+def x_axis(scale: Scale, label: str, top: float, base: float) -> Iterator[str]:
     for value, tick in scale.ticks():
         at = scale.at(value)
         yield f'<path class="grid" d="M{_c(at)} {_c(top)}V{_c(base)}"/>'
@@ -279,11 +250,11 @@ def _drawn(plot: _Plot, series: Series, points: Sequence[_Point | None], index: 
 def _marker(plot: _Plot, name: str, p: _Point, index: int) -> str:
     interval = f" ({number(p.low)} to {number(p.high)})" if p.low is not None and p.high is not None else ""
     tip = f"{name}: {number(p.x)}, {number(p.y)}{interval}"
-    shape = _shape(index, plot.x.at(p.x), plot.y.at(p.y))
+    shape = outline(index, plot.x.at(p.x), plot.y.at(p.y))
     return f'<path class="mark" d="{shape}"><title>{_text(tip)}</title></path>'
 
 
-def _shape(index: int, x: float, y: float) -> str:
+def outline(index: int, x: float, y: float) -> str:
     """Outline of the marker of a series: disc, square, triangle, diamond, cross, triangle down, bar.
 
     Colours repeat with the same period, so the shape turns once more with every round.
@@ -298,30 +269,6 @@ def _shape(index: int, x: float, y: float) -> str:
         "m-4-1.5h8v3h-8z",
     ]
     return f"M{_c(x)} {_c(y)}{outlines[(index + index // SHAPES) % SHAPES]}"
-
-
-def _bar(scale: Scale, top: float, name: str, numbers: tuple[float, float, float], colour: int) -> str:
-    value, low, high = numbers
-    label = number(value)
-    if math.isfinite(value) and math.isfinite(low) and math.isfinite(high) and low != high:
-        label += f" ({number(low)} to {number(high)})"
-    room = scale.end - scale.start - CHARACTER * (len(label) + 2)
-    parts = [
-        f'<text x="{_c(scale.start)}" y="{_c(top + 13)}">{_text(_short(name, room))}</text>',
-        f'<text class="label" x="{_c(scale.end)}" y="{_c(top + 13)}" text-anchor="end">{_text(label)}</text>',
-    ]
-    if usable(value, scale.log):
-        zero = scale.start if scale.log else scale.at(0)
-        at, end = sorted((zero, scale.at(value)))
-        parts.append(
-            f'<g class="s{colour}"><rect class="mark" x="{_c(at)}" y="{_c(top + 18)}" width="{_c(max(end - at, 0.6))}"'
-            f' height="10"><title>{_text(f"{name}: {label}")}</title></rect></g>'
-        )
-        if usable(low, scale.log) and usable(high, scale.log) and low != high:
-            a, b, middle = _c(scale.at(low)), _c(scale.at(high)), _c(top + 23)
-            tips = f"M{a} {_c(top + 20)}v6M{b} {_c(top + 20)}v6"
-            parts.append(f'<path class="whisker" d="M{a} {middle}H{b}{tips}"/>')
-    return "".join(parts)
 
 
 def _shade(scale: Scale, value: float) -> int:
@@ -341,7 +288,7 @@ def _colour_bar(scale: Scale, label: str) -> str:
     return "".join(parts) + _upright(label, WIDTH - 3, (scale.start + scale.end) / 2, scale.start - scale.end)
 
 
-def _legend(names: Sequence[str], start: float = LEFT, shapes: bool = True) -> tuple[str, float]:
+def swatches(names: Sequence[str], start: float = LEFT, shapes: bool = True) -> tuple[str, float]:
     """Swatches and names in as many rows as they need, and the height of all rows; all squares unless ``shapes``."""
     parts, x, y = [], start, TOP + 6.0
     for i, name in enumerate(names):
@@ -350,7 +297,7 @@ def _legend(names: Sequence[str], start: float = LEFT, shapes: bool = True) -> t
         if x > start and x + width > WIDTH - RIGHT:
             x, y = start, y + 17
         parts.append(
-            f'<g class="s{i % COLOURS}"><path class="swatch" d="{_shape(i if shapes else 1, x + 4, y)}"/></g>'
+            f'<g class="s{i % COLOURS}"><path class="swatch" d="{outline(i if shapes else 1, x + 4, y)}"/></g>'
             f'<text x="{_c(x + 12)}" y="{_c(y + 4)}">{_text(shown)}</text>'
         )
         x += width + 8

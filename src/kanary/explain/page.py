@@ -13,7 +13,8 @@ from kanary.explain.scorers import CHANCE
 from kanary.explain.statistics import Estimate
 from kanary.explain.strata import ALL, MIDDLES
 from kanary.explain.table import ITSELF, Row, told
-from kanary.svg import Axis, Series, bars, lines
+from kanary.svg import Axis, Series, lines
+from kanary.svg_rows import bars
 
 if TYPE_CHECKING:
     from kanary.explain.compare import Compared

@@ -16,6 +16,7 @@ from kanary.evaluation.capability import kept
 from kanary.evaluation.result import Capability, Details, Evaluation, Metric, Metrics, flat
 from kanary.scales import number
 from kanary.svg import Axis, Series
+from kanary.svg_rows import bars
 
 BINS = 24
 POINTS = 1000  # most points of a scatter
@@ -257,7 +258,7 @@ def _count(share: Metric) -> int:
 def _bars(rows: Sequence[tuple[str, str, Metric]], x: Axis, title: str) -> str:
     labels, groups, numbers = zip(*rows, strict=True)
     columns = [[m[i] for m in numbers] for i in range(3)]
-    return svg.bars(labels, columns[0], columns[1], columns[2], x, title, groups)
+    return bars(labels, columns[0], columns[1], columns[2], x, title, groups)
 
 
 def interval(m: Metric, digits: int = 3) -> str:

@@ -16,6 +16,7 @@ from kanary.evaluation.standin import STRAIGHT
 from kanary.scales import number
 from kanary.splines import census
 from kanary.svg import Axis, Series
+from kanary.svg_rows import bars
 
 INTENSITIES = ("weak", "middle", "strong")
 TOO_MUCH = 0.01
@@ -125,7 +126,7 @@ def _census(of: Functions) -> Figure:
     kinds = {kind: n for kind, n in census(of.fits).items() if n}
     values = [float(n) for n in kinds.values()]
     missing = [math.nan] * len(values)
-    picture = svg.bars([*kinds], values, missing, missing, Axis("latents"), title, ["kind"] * len(values))
+    picture = bars([*kinds], values, missing, missing, Axis("latents"), title, ["kind"] * len(values))
     names = Counter(fit.name for fit in of.fits if fit.r2 >= 0.99)
     common = ", ".join(f"{name} ({n:,})" for name, n in names.most_common(5))
     reading = "Each function is named over the values it reads, weighted by how often they occur. "

@@ -11,6 +11,7 @@ from kanary.lab.study.cells import Cell
 from kanary.lab.study.findings import Findings, mean_and_half
 from kanary.lab.study.folder import WAIT
 from kanary.lab.study.judgement import DECIDES, curves_are_real
+from kanary.lab.study.pictures import differences, name, write_pictures
 from kanary.lab.study.tables import write_tables
 from kanary.lab.study.verdict import Difference
 
@@ -34,6 +35,7 @@ def write_report(study: "Study", folder: Path) -> Path:
         if ours:  # else another process has been writing the same all the time
             found = Findings.of(study)
             write_tables(found, folder)
+            write_pictures(found, folder)
             write_text(folder / "report.md", page(found))
     return folder / "report.md"
 
@@ -55,6 +57,7 @@ def page(found: Findings) -> str:
         _verdicts(found),
         *_questions(found),
         "## FVU against every control",
+        *_pictures(found),
         _against(found),
         *_by_setting(found),
         "## Learned functions, and whether seeds agree on them",
@@ -136,6 +139,12 @@ def _questions(found: Findings) -> Iterator[str]:
 def _words(d: Difference) -> tuple[str, int]:
     span = f" ({d.low:+.4g} to {d.high:+.4g})" if d.n > 1 else ""
     return f"{d.mean:+.4g}{span}", d.n
+
+
+def _pictures(found: Findings) -> Iterator[str]:
+    for setting in found.study.grids:
+        if differences(found, setting):
+            yield f"![{setting}: FVU of every family as a multiple of that of linear SAEs, with intervals]({name(setting)})"
 
 
 def _against(found: Findings) -> str:
