@@ -89,6 +89,11 @@ def sweep() -> dict[str, Any]:
     }
 
 
+def swept() -> list[dict[str, Any]]:
+    """Events of a sweep: how far it has come, then what it found."""
+    return [*({"done": done, "of": 40} for done in (5, 10, 20, 40)), {"found": sweep()}]
+
+
 def attribution(prompt: str) -> dict[str, Any]:
     tokens = ["<s>", *[word if i == 0 else f" {word}" for i, word in enumerate(prompt.split(" "))]]
     credit = {"gradient": 0.4, "integrated": 0.35, "ablated": 0.3}

@@ -134,6 +134,9 @@ class Handler(BaseHTTPRequestHandler):
             self.server.written.append(body)
             self.stream(running.events(body))
             return
+        if url.path.endswith("/sweep"):
+            self.stream(running.swept())
+            return
         found = self.api(
             method, [unquote(part) for part in url.path.removeprefix("/api/").split("/")], parse_qs(url.query), body
         )
@@ -209,8 +212,6 @@ class Handler(BaseHTTPRequestHandler):
                 return {}
             case ["traces", *which]:
                 return running.trace() if which else [running.trace_row()]
-            case ["sweep"]:
-                return running.sweep()
             case ["attribute"]:
                 return running.attribution(body["prompt"])
             case ["search-prompts"]:

@@ -1,6 +1,7 @@
 """Long work takes turns in one thread, for a bounded number of clients, and ends when nobody waits for it."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -10,7 +11,9 @@ import pytest
 from starlette.requests import Request
 
 from kanary.app.answers import ClientGone, Refused
+from kanary.app.events import Events, told
 from kanary.app.lanes import Lane, Stop
+from kanary.errors import KanaryError
 
 
 @pytest.fixture
@@ -153,3 +156,80 @@ def test_closing_stops_what_runs_and_drops_what_waits() -> None:
 
     in_a_loop(test)
     assert stopped.is_set()
+
+
+class Read:
+    """Who reads server-sent events until they end, or until ``most`` of them have come."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.events: list[Any] = []
+        self._most, self._left = most, asyncio.Event()
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> dict[str, Any]:
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        lines = message.get("body", b"").decode().splitlines()
+        self.events += [json.loads(line.removeprefix("data: ")) for line in lines if line]
+        if len(self.events) >= self._most:
+            self.leave()
+
+    async def of(self, answer: Events) -> list[Any]:
+        await answer({"type": "http", "asgi": {"spec_version": "2.3"}}, self.receive, self.send)
+        return self.events
+
+
+def test_events_say_how_far_work_has_come_and_what_it_found_or_why_it_failed(lane: Lane) -> None:
+    def work(_: Stop, tell: Callable[[int, int], None]) -> str:
+        tell(1, 2)
+        tell(2, 2)
+        return "found it"
+
+    def mistaken(_: Stop, tell: Callable[[int, int], None]) -> str:
+        tell(1, 2)
+        raise KanaryError("a strength is too much")
+
+    def faulty(_: Stop, tell: Callable[[int, int], None]) -> str:
+        raise ZeroDivisionError("secret")
+
+    async def test() -> None:
+        assert await Read().of(told(lane, work)) == [{"done": 1, "of": 2}, {"done": 2, "of": 2}, {"found": "found it"}]
+        assert await Read().of(told(lane, mistaken)) == [{"done": 1, "of": 2}, {"problem": "a strength is too much"}]
+        reader = Read()
+        with pytest.raises(ZeroDivisionError):
+            await reader.of(told(lane, faulty))
+        assert len(reader.events) == 1
+        assert "The server failed" in reader.events[0]["problem"]
+        assert "secret" not in reader.events[0]["problem"]
+        await until(lambda: lane.held == 0)
+
+    in_a_loop(test)
+
+
+def test_who_leaves_its_events_stops_the_work(lane: Lane) -> None:
+    steps, started = 0, threading.Event()
+
+    def work(stop: Stop, tell: Callable[[int, int], None]) -> None:
+        nonlocal steps
+        while True:
+            stop.check()
+            steps += 1
+            tell(steps, 10**6)
+            time.sleep(0.001)
+
+    async def test() -> None:
+        running = asyncio.create_task(Read(most=3).of(told(lane, work)))
+        gone = Read()
+        gone.leave()
+        await gone.of(told(lane, lambda *_: started.set()))
+        assert len(await running) >= 3
+        await until(lambda: lane.held == 0)
+        assert steps > 2
+        assert await lane.run(Client().request, lambda _: "next") == "next"
+        assert not started.is_set()
+
+    in_a_loop(test)

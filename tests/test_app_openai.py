@@ -339,6 +339,13 @@ def test_a_page_makes_a_watch_and_may_not_name_addresses(local: TestClient) -> N
     assert "4 negative texts, got none" in refused.json()["error"]
 
 
+def streamed(local: TestClient, address: str, body: dict[str, Any]) -> list[Any]:
+    """The server-sent events of an answer."""
+    with local.stream("POST", address, json=body, headers={"Accept": "text/event-stream"}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        return [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
+
+
 def test_strengths_attribution_and_prompt_search_are_answered(local: TestClient) -> None:
     sae = "/api/saes/demo/topk"
     body = {
@@ -351,6 +358,10 @@ def test_strengths_attribution_and_prompt_search_are_answered(local: TestClient)
     found = local.post(f"{sae}/sweep", json=body)
     assert found.status_code == 200, found.text
     assert [point["strength"] for point in found.json()["points"]] == [0.0, 1.0]
+    said = streamed(local, f"{sae}/sweep", body)
+    assert said == [{"done": 1, "of": 2}, {"done": 2, "of": 2}, {"found": found.json()}]
+    said = streamed(local, f"{sae}/sweep", body | {"strengths": [-1.0, 1.0]})
+    assert said == [{"problem": "Strengths lie on both sides of 0: sweep up and down separately."}]
     found = local.post(f"{sae}/attribute", json={"prompt": "Lily loved to"})
     assert found.json()["tokens"][0] == "<s>"
     assert "error" in local.post(f"{sae}/attribute", json={"prompt": ""}).json()

@@ -1,6 +1,7 @@
 """Steer, Watch, Attribute and Prompt search in a real browser: what is asked, what is shown, and that it stops."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -187,15 +188,37 @@ def test_attributed_features_stand_by_what_is_shown_and_colours_say_what_raises(
     assert not reader.complaints()
 
 
-def test_a_sweep_says_how_long_it_has_taken(reader: Reader) -> None:
-    reader.server.slow["/sweep"] = 1.6
+def test_a_sweep_says_how_far_it_has_come_and_how_long_it_will_take(reader: Reader) -> None:
+    reader.server.slow["/sweep"], reader.server.pause = 1.2, 0.4
     try:
         with reader.reading(VIEWS["steer"]) as page:
             page.click("text=Try strengths")
-            page.wait_for_selector("text=/1 s so far/")
+            page.wait_for_selector("text=/^1 s$/")  # nothing is written yet
+            page.wait_for_selector(r"text=/5 of 40 texts, [\d.]+\/s, \d+ s left/")
+            assert page.eval_on_selector("progress", "one => [one.value, one.max]") == [5, 40]
             page.wait_for_selector("text=Use +4")
+            assert not page.locator("progress").count()
     finally:
         reader.server.slow.clear()
+        reader.server.pause = 0.0
+    assert not reader.complaints()
+
+
+@pytest.mark.parametrize(
+    ("events", "said"),
+    [
+        ([{"done": 5, "of": 40}, {"problem": "The strength 64 is too much for the model."}], "too much for the model"),
+        ([{"done": 5, "of": 40}], "The server stopped before it was done."),
+    ],
+)
+def test_a_sweep_that_fails_on_its_way_says_why(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch, events: list[dict[str, Any]], said: str
+) -> None:
+    monkeypatch.setattr(running, "swept", lambda: events)
+    with reader.reading(VIEWS["steer"]) as page:
+        page.click("text=Try strengths")
+        page.wait_for_selector(f"text={said}")
+        page.wait_for_selector("text=Try strengths")
     assert not reader.complaints()
 
 

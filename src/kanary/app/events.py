@@ -1,32 +1,38 @@
-"""Server-sent events: what a text that is being written brings, line by line."""
+"""Server-sent events: what a text that is being written brings, line by line, and how far long work has come."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from kanary.app.answers import ClientGone
+from kanary.app.lanes import Lane, Stop
 from kanary.app.streams import Client, End
+from kanary.errors import KanaryError
 
 DONE = "data: [DONE]\n\n"
 """What ends a stream of OpenAI's interface."""
 
 
 class Events(StreamingResponse):
-    """Sends each string as it comes; when the client hangs up, or was never there, nobody writes the texts any more."""
+    """Sends each string as it comes."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, lines: AsyncIterable[str], client: Client) -> None:
+    def __init__(self, lines: AsyncIterable[str], leave: Callable[[], None]) -> None:
+        """``leave``: called when all is sent, or the client hangs up, or was never there."""
         super().__init__(lines, headers={"x-accel-buffering": "no"})  # a proxy must not collect them
-        self._client = client
+        self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._client.leave()
+            self._leave()
 
 
 def event(value: Any) -> str:
@@ -50,6 +56,45 @@ async def page_events(client: Client, sae: str, features: Sequence[int]) -> Asyn
         if each.alarms:
             found["alarms"] = [alarm._asdict() for alarm in each.alarms]
         yield event(found)
+
+
+def told(lane: Lane, work: Callable[[Stop, Callable[[int, int], None]], Any]) -> Events:
+    """Events while ``work`` runs: ``{"done": …, "of": …}`` as it tells, then ``{"found": …}`` or ``{"problem": …}``.
+
+    Raises:
+        Refused: the lane is full.
+    """
+    loop = asyncio.get_running_loop()
+    steps: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+
+    def put(step: tuple[int, int] | None) -> None:
+        with suppress(RuntimeError):  # the loop has gone, and the server with it
+            loop.call_soon_threadsafe(steps.put_nowait, step)
+
+    future, stop = lane.begin(lambda stop: work(stop, lambda done, of: put((done, of))))
+    future.add_done_callback(lambda _: put(None))
+
+    async def lines() -> AsyncIterator[str]:
+        while (step := await steps.get()) is not None:
+            yield event({"done": step[0], "of": step[1]})
+        if future.cancelled():
+            yield event({"problem": "The server is being stopped."})
+            return
+        try:
+            yield event({"found": future.result()})
+        except KanaryError as error:
+            yield event({"problem": str(error)})
+        except ClientGone:
+            pass
+        except Exception:  # uvicorn writes the traceback to the terminal, and the connection ends
+            yield event({"problem": "The server failed. The reason is in the terminal that runs kanary serve."})
+            raise
+
+    def leave() -> None:
+        stop.set()
+        future.cancel()  # takes the work out of the queue if it has not begun
+
+    return Events(lines(), leave)
 
 
 def digits(value: float) -> float:

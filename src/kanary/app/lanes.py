@@ -47,13 +47,21 @@ class Lane:
             Refused: the lane is full.
             ClientGone: the client hung up. Work that has begun is told through its :class:`Stop`.
         """
+        return await _unless_gone(request, *self.begin(work))
+
+    def begin(self, work: Callable[[Stop], T]) -> "tuple[Future[T], Stop]":
+        """Puts ``work`` into the lane. Who does so sets its :class:`Stop` when nobody waits for it any more.
+
+        Raises:
+            Refused: the lane is full.
+        """
         if not self._places.acquire(blocking=False):
             raise Refused(503, f"{self.most} requests are waiting already.", "Try again.", {"Retry-After": "1"})
         stop = Stop()
         self._open.add(stop)
         future = self._thread.submit(work, stop)
         future.add_done_callback(lambda _: self._leave(stop))
-        return await _unless_gone(request, future, stop)
+        return future, stop
 
     def close(self) -> None:
         """Waits for nothing: what runs is told to stop, what waits never starts."""

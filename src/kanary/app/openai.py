@@ -145,7 +145,7 @@ async def _answer(openai: OpenAI, request: Request, body: Chat | Completion) -> 
     client = Client(orders)
     openai.desks.of(orders[0].lm).put(client.texts)
     if body.stream:
-        return Events(_chunks(client, body), client)
+        return Events(_chunks(client, body), client.leave)
     texts = await client.collected(request)
     if problem := next((end.problem for _, end in texts if end.why == "error"), None):
         return Json(openai_error(problem, 409), 409)

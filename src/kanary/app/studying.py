@@ -1,23 +1,22 @@
 """Addresses for studies of a running model that take seconds: strengths, attribution, features by prompts."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from kanary.app.answers import Json
+from kanary.app.events import Events, told
 from kanary.app.lanes import Stop
 from kanary.app.library import Entry
 from kanary.app.orders import LONGEST, Edits, Seed, edits_of
 from kanary.app.texts import Whole
 from kanary.app.watching import Texts
 from kanary.interventions.attribution import attribute
-from kanary.interventions.presence import Presence
 from kanary.interventions.prompt_search import search_prompts
-from kanary.interventions.samples import Reread, Sample
 from kanary.interventions.steerable import Steerable
-from kanary.interventions.strength import SEEDS, by_first, sweep
+from kanary.interventions.strength import SEEDS, sweep
 
 if TYPE_CHECKING:
     from kanary.app.api import Service
@@ -50,39 +49,24 @@ class AskedPrompts(BaseModel):
     negative: Texts
 
 
-@dataclass(frozen=True)
-class Stoppable:
-    """A measure of presence that ends a sweep when nobody waits for it any more."""
-
-    measure: Presence
-    stop: Stop
-
-    @property
-    def says(self) -> str:
-        return self.measure.says
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.measure.sites
-
-    def __call__(self, text: Sample, read: Reread) -> float:
-        self.stop.check()
-        return self.measure(text, read)
-
-
 def add_studying(app: FastAPI, service: "Service") -> None:
     """Adds all of them to ``app``."""
     library = service.library
 
-    @app.post("/api/saes/{run}/{sae}/sweep")
-    async def try_strengths(request: Request, run: str, sae: str, body: AskedSweep) -> Json:
-        """How much of a feature is in the text, and how fluent it is, at several strengths."""
+    @app.post("/api/saes/{run}/{sae}/sweep", response_model=None)
+    async def try_strengths(request: Request, run: str, sae: str, body: AskedSweep) -> Json | Events:
+        """How much of a feature is in the text, and how fluent it is, at several strengths.
+
+        Server-sent events say how far it has come, if the client asks for these.
+        """
         entry = library.entry(run, sae)
 
-        def work(stop: Stop) -> Json:
-            return Json(_swept(service, entry, body, stop))
+        def work(stop: Stop, tell: Callable[[int, int], None] | None = None) -> object:
+            return _swept(service, entry, body, stop, tell)
 
-        return await service.studying.run(request, work)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return told(service.studying, work)
+        return Json(await service.studying.run(request, work))
 
     @app.post("/api/saes/{run}/{sae}/attribute")
     async def attributed(request: Request, run: str, sae: str, body: AskedAttribution) -> Json:
@@ -110,7 +94,14 @@ def add_studying(app: FastAPI, service: "Service") -> None:
         return await service.studying.run(request, work)
 
 
-def _swept(service: "Service", entry: Entry, body: AskedSweep, stop: Stop) -> object:
+def _swept(
+    service: "Service", entry: Entry, body: AskedSweep, stop: Stop, tell: Callable[[int, int], None] | None
+) -> object:
+    def counted(done: int, of: int) -> None:
+        stop.check()
+        if tell:
+            tell(done, of)
+
     lm, ranges = service.library.model(entry), service.orders.ranges(entry)
     known = None if ranges is None else {entry.id: ranges}
     panel = Steerable(lm, {entry.id: service.library.sae(entry)}, ranges=known)
@@ -119,10 +110,10 @@ def _swept(service: "Service", entry: Entry, body: AskedSweep, stop: Stop) -> ob
         panel,
         edits,
         body.prompts,
-        presence=Stoppable(by_first(panel, edits), stop),
         strengths=body.strengths or None,
         seeds=body.seeds,
         tokens=body.tokens,
         temperature=body.temperature,
         quiet=True,
+        tell=counted,
     ).to_json()

@@ -59,7 +59,7 @@ def _add_writing(app: FastAPI, service: "Service") -> None:
         order = await service.reading.run(request, work)
         client = Client([order])
         service.desks.of(order.lm).put(client.texts)
-        return Events(page_events(client, entry.id, body.features), client)
+        return Events(page_events(client, entry.id, body.features), client.leave)
 
 
 def _add_watches(app: FastAPI, service: "Service") -> None:

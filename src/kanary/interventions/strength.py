@@ -129,6 +129,7 @@ def sweep(
     tokens: int = 40,
     temperature: float = 0.7,
     quiet: bool = False,
+    tell: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Writes texts at several strengths and recommends one.
 
@@ -138,6 +139,7 @@ def sweep(
         presence: how much of the concept is in a text; by default whether the first feature fires on it.
         strengths: to try, all up or all down from 0; by default :data:`STRENGTHS` and what follows from them.
         seeds: a text is written for every prompt and seed, the same ones at every strength.
+        tell: is called with how many texts are written and how many there will be, about; what it raises ends the sweep.
 
     Raises:
         KanaryError: no prompt, nothing whose strength could change, strengths of both signs.
@@ -148,12 +150,20 @@ def sweep(
     planned = sorted({0.0, *(float(each) for each in strengths or STRENGTHS)})
     if planned[0] < 0 < planned[-1]:
         raise KanaryError("Strengths lie on both sides of 0: sweep up and down separately.")
-    count = len(planned) + (0 if strengths else 2)
-    with bar("writing at each strength", count * trial.size, "texts", quiet) as show:
+    written, planned_texts = 0, trial.size * (len(planned) + (0 if strengths else 2))
+    with bar("writing at each strength", planned_texts, "texts", quiet) as show:
+
+        def told(n: int) -> None:
+            nonlocal written
+            written += n
+            show(n)
+            if tell:
+                tell(written, max(written, planned_texts))
+
         for strength in planned:
-            trial.run(strength, show)
+            trial.run(strength, told)
         if strengths is None:
-            trial.refine(show)
+            trial.refine(told)
     return trial.scored()
 
 

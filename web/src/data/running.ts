@@ -1,5 +1,7 @@
 // What is asked of a running model: texts that it writes, watches, attribution, searches by prompts. Names are those of the API.
 
+import { Trouble } from './source';
+
 export interface Edit {
   feature: number;
   kind?: 'add' | 'set' | 'clamp' | 'scale' | 'ablate' | 'project_out';
@@ -108,6 +110,12 @@ export interface Sweep {
   points: ({ strength: number } & Record<'presence' | 'fluency' | 'score' | 'loss' | 'repetition', Rate>)[];
 }
 
+/** How far long work has come. */
+export interface Step {
+  done: number;
+  of: number;
+}
+
 export interface Credit {
   gradient: number;
   integrated: number;
@@ -150,7 +158,8 @@ export interface PromptSearch {
 export interface Running {
   /** Pieces as they come, then the end; stops at once when the signal says so. */
   write(sae: string, asked: Asked, signal: AbortSignal): AsyncGenerator<Piece | End>;
-  sweep(sae: string, edits: Edit[], prompt: string, signal: AbortSignal): Promise<Sweep>;
+  /** `tell` hears of every few texts that are written. */
+  sweep(sae: string, edits: Edit[], prompt: string, signal: AbortSignal, tell: (step: Step) => void): Promise<Sweep>;
   watches(sae: string): Promise<Watch[]>;
   makeWatch(sae: string, name: string, watch: NewWatch, signal: AbortSignal): Promise<Watch>;
   deleteWatch(sae: string, name: string): Promise<void>;
@@ -171,7 +180,10 @@ export function serverRunning(ask: Ask): Running {
       const answer = await ask(`saes/${sae}/write`, send('POST', asked, signal));
       yield* events<Piece | End>(answer);
     },
-    sweep: (sae, edits, prompt, signal) => json(`saes/${sae}/sweep`, send('POST', { edits, prompts: [prompt] }, signal)),
+    async sweep(sae, edits, prompt, signal, tell) {
+      const asked = send('POST', { edits, prompts: [prompt] }, signal);
+      return found(await ask(`saes/${sae}/sweep`, { ...asked, headers: { Accept: 'text/event-stream' } }), tell);
+    },
     watches: (sae) => json(`saes/${sae}/watches`),
     makeWatch: (sae, name, watch, signal) => json(`saes/${sae}/watches/${encodeURIComponent(name)}`, send('PUT', watch, signal)),
     deleteWatch: async (sae, name) => void (await ask(`saes/${sae}/watches/${encodeURIComponent(name)}`, { method: 'DELETE' })),
@@ -180,6 +192,16 @@ export function serverRunning(ask: Ask): Running {
     attribute: (sae, asked, signal) => json(`saes/${sae}/attribute`, send('POST', asked, signal)),
     searchPrompts: (sae, asked, signal) => json(`saes/${sae}/search-prompts`, send('POST', asked, signal)),
   };
+}
+
+/** What long work found; raises what went wrong. */
+async function found<T>(answer: Response, tell: (step: Step) => void): Promise<T> {
+  for await (const event of events<Step | { found: T } | { problem: string }>(answer)) {
+    if ('done' in event) tell(event);
+    else if ('found' in event) return event.found;
+    else throw new Trouble(event.problem);
+  }
+  throw new Trouble('The server stopped before it was done.', 'Look at the terminal that runs kanary serve.');
 }
 
 /** The JSON of every server-sent event of an answer. */
