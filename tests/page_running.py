@@ -91,7 +91,7 @@ def sweep() -> dict[str, Any]:
 
 def swept() -> list[dict[str, Any]]:
     """Events of a sweep: how far it has come, then what it found."""
-    return [*({"done": done, "of": 40} for done in (5, 10, 20, 40)), {"found": sweep()}]
+    return [*({"done": done, "of": 40} for done in (0, 5, 10, 20, 40)), {"found": sweep()}]
 
 
 def attribution(prompt: str) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.written.append(body)
             self.stream(running.events(body))
             return
-        if url.path.endswith("/sweep"):
+        if url.path.endswith("/sweep") and "text/event-stream" in self.headers.get("Accept", ""):
             self.stream(running.swept())
             return
         found = self.api(

@@ -193,18 +193,25 @@ def test_events_say_how_far_work_has_come_and_what_it_found_or_why_it_failed(lan
         tell(1, 2)
         raise KanaryError("a strength is too much")
 
+    def refused(_: Stop, tell: Callable[[int, int], None]) -> str:
+        raise Refused(409, "of other weights", "Build it again.")
+
     def faulty(_: Stop, tell: Callable[[int, int], None]) -> str:
         raise ZeroDivisionError("secret")
 
     async def test() -> None:
         assert await Read().of(told(lane, work)) == [{"done": 1, "of": 2}, {"done": 2, "of": 2}, {"found": "found it"}]
-        assert await Read().of(told(lane, mistaken)) == [{"done": 1, "of": 2}, {"problem": "a strength is too much"}]
+        assert await Read().of(told(lane, mistaken)) == [
+            {"done": 1, "of": 2},
+            {"error": "a strength is too much", "fix": ""},
+        ]
+        assert await Read().of(told(lane, refused)) == [{"error": "of other weights", "fix": "Build it again."}]
         reader = Read()
         with pytest.raises(ZeroDivisionError):
             await reader.of(told(lane, faulty))
         assert len(reader.events) == 1
-        assert "The server failed" in reader.events[0]["problem"]
-        assert "secret" not in reader.events[0]["problem"]
+        assert "The server failed" in reader.events[0]["error"]
+        assert "secret" not in str(reader.events)
         await until(lambda: lane.held == 0)
 
     in_a_loop(test)

@@ -359,9 +359,9 @@ def test_strengths_attribution_and_prompt_search_are_answered(local: TestClient)
     assert found.status_code == 200, found.text
     assert [point["strength"] for point in found.json()["points"]] == [0.0, 1.0]
     said = streamed(local, f"{sae}/sweep", body)
-    assert said == [{"done": 1, "of": 2}, {"done": 2, "of": 2}, {"found": found.json()}]
+    assert said == [*({"done": done, "of": 2} for done in (0, 1, 1, 2)), {"found": found.json()}]
     said = streamed(local, f"{sae}/sweep", body | {"strengths": [-1.0, 1.0]})
-    assert said == [{"problem": "Strengths lie on both sides of 0: sweep up and down separately."}]
+    assert said == [{"error": "Strengths lie on both sides of 0: sweep up and down separately.", "fix": ""}]
     found = local.post(f"{sae}/attribute", json={"prompt": "Lily loved to"})
     assert found.json()["tokens"][0] == "<s>"
     assert "error" in local.post(f"{sae}/attribute", json={"prompt": ""}).json()

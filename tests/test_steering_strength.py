@@ -107,8 +107,24 @@ def test_a_sweep_finds_the_strength_at_which_a_word_comes_and_the_text_stays(
     assert f"use {found.best:+g} maxima" in found.says()
     assert found.svg().startswith("<svg")
     assert json.loads(json.dumps(found.to_json()))["best"] == found.best
-    again = sweep(panel, add(word, 1.0), PROMPTS, presence=says("e"), seeds=(0, 1, 2, 3), tokens=12, temperature=0.05)
+    told: list[tuple[int, int]] = []
+    options = {"seeds": (0, 1, 2, 3), "tokens": 12, "temperature": 0.05, "tell": lambda *step: told.append(step)}
+    again = sweep(panel, add(word, 1.0), PROMPTS, presence=says("e"), **options)  # type: ignore[arg-type]
     assert again.to_json() == found.to_json()
+    texts = 8 * len(strengths)
+    assert told[0] == (0, 64)  # six strengths, and two that are likely to follow
+    assert told[-1] == (texts, max(64, texts))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert all(done < of for done, of in told if done < texts), "never as good as done before it is"
+
+
+def test_what_a_sweep_is_told_by_its_listener_ends_it(panel: Steerable) -> None:
+    def tell(done: int, of: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(panel, {3: 1.0}, PROMPTS, seeds=[0], tokens=2, tell=tell)
 
 
 def test_of_few_texts_there_is_no_interval_and_they_are_said_to_be_few(

@@ -24,6 +24,7 @@ from kanary.lab.study.design import read_design
 from kanary.lab.study.findings import Findings
 from kanary.lab.study.folder import Results
 from kanary.lab.study.judgement import Numbers
+from kanary.lab.study.pictures import EQUAL
 from kanary.lab.study.plan import lines, plan
 from kanary.lab.study.run import Study, open_study, run_study
 from kanary.lab.study.settings import Real
@@ -32,7 +33,6 @@ from kanary.sae.parts import SPARSIFIERS, import_parts
 from runs import Child, kanary, write_stories
 from small_study import SMALL
 
-EQUAL = {"as many latents": "width", "as many parameters": "parameters", "as many training FLOPs": "flops"}
 TIMES = {"seconds", "cpu_seconds", "peak_mb", "measuring_seconds"}
 
 
@@ -132,12 +132,12 @@ def test_the_plot_of_a_setting_shows_the_paired_differences(finished: Study) -> 
         assert f"](fvu-{setting}.svg)" in (finished.folder / "report.md").read_text()
         tips = re.findall(r"<title>([^<]*)</title>", (finished.folder / f"fvu-{setting}.svg").read_text())[1:]
         rows = [r for r in table(finished, "paired") if (r["setting"], r["metric"]) == (setting, "fvu")]
-        for words, control in EQUAL.items():
+        for control, words in EQUAL.items():
             compared = [r for r in rows if r["control"] == control]
             shown = [tip for tip in tips if f", {words}: " in tip]
             assert len(shown) == len(compared) > 0
             for row, tip in zip(compared, shown, strict=True):
-                assert tip.startswith(f"{row['family']} {row['L0']}, {words}: ")
+                assert tip.startswith(f"{row['family']} L0 {row['L0']}, {words}: ")
                 assert float(re.split("[ :]+", tip.split(words)[1])[1]) == pytest.approx(
                     1 + float(row["percent"]) / 100, rel=6e-3
                 )

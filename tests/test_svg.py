@@ -175,7 +175,11 @@ def test_intervals_draw_every_finite_value_and_keep_every_name(
     columns = [[row[i] for row in rows] for i in range(3)]
     series = [Series(name, range(len(rows)), *columns) for name in ("one", "other")]
     root = checked(intervals(names, series, Axis("ratio", log=log), "t", zero=1))
-    assert len(marks(root, "path", "mark")) == 2 * sum(usable(v, log) for v in columns[0])
+    shown = [(low, high) for value, low, high in rows if usable(value, log)]
+    known = [(low, high) for low, high in shown if math.isfinite(low) and math.isfinite(high)]
+    assert len(marks(root, "path", "mark")) == 2 * len(known)
+    assert len(marks(root, "path", "line")) == 2 * (len(shown) - len(known))  # hollow
+    assert len(marks(root, "path", "whisker")) == 2 * sum(low != high for low, high in known)
     texts = [e.text for e in root.iter("text")]
     assert {own for _, own in names} <= set(texts)
     assert sum(common in texts for common in {common for common, _ in names}) == len({common for common, _ in names})
@@ -189,6 +193,16 @@ def test_an_interval_lies_on_its_side_of_the_line_that_means_no_difference() -> 
     assert ends[0][0] < ends[0][1] < zero
     assert ends[1][0] < zero < ends[1][1]
     assert [e.text for e in root.iter("title")][1:] == ["a 8, s: 0.5 (0.4 to 0.7)", "a 16, s: 2 (0.8 to 3)"]
+    wide = Series("s", [0], [1.5], [-0.2], [3.2])  # on a logarithmic axis its lower end lies beyond any
+    root = checked(intervals([("a", "8")], [wide], Axis("ratio", log=True), "over it", zero=1))
+    (whisker,) = marks(root, "path", "whisker")
+    assert (whisker.get("d") or "").startswith("M150 ")
+    assert [e.text for e in root.iter("title")][1:] == ["a 8, s: 1.5 (−0.2 to 3.2)"]
+    assert "over it" in [e.text for e in root.iter("text")]
+
+
+def test_ticks_are_close_enough_to_read_where_an_axis_is_shorter_than_a_decade() -> None:
+    assert [tick for _, tick in Scale(math.log10(0.68), math.log10(1.75), True, 0, 1).ticks()] == ["0.7", "1", "1.5"]
 
 
 def test_a_file_is_the_plot_on_paper_of_its_own() -> None:

@@ -78,6 +78,10 @@ def pairs(row: Row, control: str, metric: str) -> list[tuple[float, float]]:
     """The family's value and the control's, by seed."""
     ours = by_seed(row.setting, f"{row.family}-w{WIDTH[row.setting]}", row.l0, metric)
     theirs = by_seed(row.setting, compared_with(row, control), row.l0, metric)
+    if missing := [seed for seed in range(row.seeds) if seed not in ours or seed not in theirs]:
+        raise SystemExit(
+            f"{row.setting}: {row.family} at L0 {row.l0} or its {control}: not finished with seeds {missing}."
+        )
     return [(ours[seed], theirs[seed]) for seed in range(row.seeds)]
 
 
@@ -125,7 +129,7 @@ class Tables:
             self.head = []
             return line
         columns = [column.strip() for column in line[1:-1].split("|")]
-        if columns[1] == "L0" or columns[0] == "less …":
+        if columns[1:2] == ["L0"] or columns[0] == "less …":
             self.head = columns
         elif self.head and not columns[0].startswith("---"):
             columns = self.family_by_control(columns) if self.head[1] == "L0" else self.control_by_l0(columns)

@@ -59,8 +59,11 @@ class Scale(NamedTuple):
             every = math.ceil(len(exponents) / most)
             return [(10.0**e, _power(e)) for e in exponents if e % every == 0]
         near = range(math.floor(self.low), math.floor(self.high) + 1)
-        values = [m * 10.0**e for e in near for m in (1, 2, 5)]
-        inside = [(v, _compact(v, v, v)) for v in values if self.low <= math.log10(v) <= self.high]
+        for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+            values = [(m * 10.0**e, (0.5 if m == 1.5 else m) * 10.0**e) for e in near for m in steps]
+            inside = [(v, _compact(v, step, v)) for v, step in values if self.low <= math.log10(v) <= self.high]
+            if len(inside) > 2:
+                return inside
         return inside if len(inside) > 1 else _round_ticks(10.0**self.low, 10.0**self.high, most)
 
 

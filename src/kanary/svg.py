@@ -38,7 +38,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One line of :func:`lines`; points stay in the order given."""
+    """One line of :func:`lines`, or what stands in the rows of :func:`kanary.svg_rows.intervals`; in the order given."""
 
     name: str
     xs: Sequence[float]

@@ -11,7 +11,7 @@ from kanary.ink import short as _short
 from kanary.scales import Scale, number, usable
 from kanary.svg import BOTTOM, RIGHT, TOP, Axis, Series, outline, swatches, x_axis
 
-NAMES, LINE = 150, 5.5  # of intervals: room for their names, and the height of one in a row of several
+NAMES, LINE, HEADING = 150, 5.5, 20  # of intervals: room for their names; height of one of a row; of the title
 
 
 def bars(
@@ -48,39 +48,43 @@ def intervals(names: Sequence[tuple[str, str]], series: Sequence[Series], x: Axi
 
     Args:
         names: of every row, what it has in common with its neighbours and what sets it apart; the first is shown once.
-        series: ``xs`` are rows, ``ys`` the values there, ``lows`` and ``highs`` the ends of their intervals.
+        series: ``xs`` are rows, ``ys`` the values there, ``lows`` and ``highs`` the ends of their intervals; a value without
+            one gets a hollow marker.
+        title: is written over the plot.
         zero: the value that means that there is no difference.
     """
     ends = [float(v) for each in series for values in (each.ys, each.lows or (), each.highs or ()) for v in values]
     scale = Scale.of(ends, (NAMES, WIDTH - RIGHT), log=x.log, low=x.low if x.low is not None else zero, high=x.high)
     legend, depth = swatches([each.name for each in series], start=16)
-    tops, top = [], TOP + depth + 4.0
-    labels = []
-    for common, rows in groupby(names, key=lambda name: name[0]):
-        for i, (_, own) in enumerate(rows):
-            middle = top + LINE * len(series) / 2
-            tops.append(top)
-            own_room = CHARACTER * (len(own) + 1)
-            labels.append(
-                f'<text class="label" x="{NAMES - 8}" y="{_c(middle + 4)}" text-anchor="end">{_text(own)}</text>'
-            )
-            if i == 0:
-                room = NAMES - 12 - own_room
-                labels.append(f'<text x="4" y="{_c(middle + 4)}">{_text(_short(common, room))}</text>')
-            top += LINE * len(series) + 1
-        top += 7
-    axis = "".join(x_axis(scale, x.label, TOP + depth, top))
-    line = f'<path class="axis" d="M{_c(scale.at(zero))} {_c(TOP + depth)}V{_c(top)}"/>'
+    top = TOP + HEADING + depth
+    tops, base, labels = _rows(names, LINE * len(series), top + 4)
+    head = f'<text x="4" y="{TOP + 8}">{_text(_short(title, WIDTH - 8))}</text>'
+    head += f'<g transform="translate(0 {HEADING})">{legend}</g>'
+    axis = "".join(x_axis(scale, x.label, top, base))
+    if usable(zero, x.log):
+        axis += f'<path class="axis" d="M{_c(scale.at(zero))} {_c(top)}V{_c(base)}"/>'
     body = "".join(
         f'<g class="s{i % COLOURS}">{"".join(_marks(scale, names, tops, each, i))}</g>' for i, each in enumerate(series)
     )
-    shown = f"{len(names)} rows, in each {', '.join(each.name for each in series)}."
-    return document(
-        title,
-        f"Intervals in {shown} Horizontal: {x.label}.",
-        top + BOTTOM,
-        legend + axis + line + "".join(labels) + body,
-    )
+    kinds = ", ".join(dict.fromkeys(common for common, _ in names))
+    words = f"Intervals for {kinds}; in each row {', '.join(each.name for each in series)}. Horizontal: {x.label}."
+    return document(title, words, base + BOTTOM, head + axis + labels + body)
+
+
+def _rows(names: Sequence[tuple[str, str]], height: float, top: float) -> tuple[list[float], float, str]:
+    """Where each row begins, where the last one ends, and their names."""
+    tops, labels = [], []
+    for common, rows in groupby(names, key=lambda name: name[0]):
+        for i, (_, own) in enumerate(rows):
+            middle, own = _c(top + height / 2 + 4), _short(own, NAMES / 2)
+            labels.append(f'<text class="label" x="{NAMES - 8}" y="{middle}" text-anchor="end">{_text(own)}</text>')
+            if i == 0:
+                room = NAMES - 12 - CHARACTER * (len(own) + 1)
+                labels.append(f'<text x="4" y="{middle}">{_text(_short(common, room))}</text>')
+            tops.append(top)
+            top += height + 1
+        top += 7
+    return tops, top, "".join(labels)
 
 
 def _marks(
@@ -91,12 +95,15 @@ def _marks(
     for row, value, low, high in numbers:
         if not usable(value, scale.log):
             continue
-        y, span = tops[int(row)] + LINE * (index + 0.5), ""
-        if usable(low, scale.log) and usable(high, scale.log) and low != high:
-            yield f'<path class="whisker" d="M{_c(scale.at(low))} {_c(y)}H{_c(scale.at(high))}"/>'
-            span = f" ({number(low)} to {number(high)})"
+        y, known = tops[int(row)] + LINE * (index + 0.5), math.isfinite(low) and math.isfinite(high)
+        if known and low != high:  # an end that has no place on the axis lies beyond it
+            left = scale.at(low) if usable(low, scale.log) else scale.start
+            right = scale.at(high) if usable(high, scale.log) else scale.end
+            yield f'<path class="whisker" d="M{_c(left)} {_c(y)}H{_c(right)}"/>'
+        span = f" ({number(low)} to {number(high)})" if known else ", no interval"
         tip = _text(f"{' '.join(names[int(row)])}, {series.name}: {number(value)}{span}")
-        yield f'<path class="mark" d="{outline(index, scale.at(value), y)}"><title>{tip}</title></path>'
+        shape = outline(index, scale.at(value), y)
+        yield f'<path class="{"mark" if known else "line"}" d="{shape}"><title>{tip}</title></path>'
 
 
 def _bar(scale: Scale, top: float, name: str, numbers: tuple[float, float, float], colour: int) -> str:

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from kanary.errors import KanaryError
 
 GONE = 499  # nginx's status for a client that hung up; nobody reads it
+FAILED, SEE = "The server failed at this request.", "The reason is in the terminal that runs kanary serve."
 _FIXES = {404: "Look at /api/runs for what is there.", 405: "Look at docs/app.md for the methods of every address."}
 
 
@@ -75,9 +76,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def _unexpected(request: Request, __: Exception) -> Json:  # uvicorn writes the traceback to the terminal
-        return _said(
-            request, 500, "The server failed at this request.", "The reason is in the terminal that runs kanary serve."
-        )
+        return _said(request, 500, FAILED, SEE)
 
 
 def openai_error(message: str, status: int) -> dict[str, Any]:

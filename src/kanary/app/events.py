@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from kanary.app.answers import ClientGone
+from kanary.app.answers import FAILED, SEE, ClientGone, Refused
 from kanary.app.lanes import Lane, Stop
 from kanary.app.streams import Client, End
 from kanary.errors import KanaryError
@@ -59,7 +59,7 @@ async def page_events(client: Client, sae: str, features: Sequence[int]) -> Asyn
 
 
 def told(lane: Lane, work: Callable[[Stop, Callable[[int, int], None]], Any]) -> Events:
-    """Events while ``work`` runs: ``{"done": …, "of": …}`` as it tells, then ``{"found": …}`` or ``{"problem": …}``.
+    """Events while ``work`` runs: ``{"done": …, "of": …}`` as it tells, then ``{"found": …}``, or what an error says.
 
     Raises:
         Refused: the lane is full.
@@ -78,16 +78,18 @@ def told(lane: Lane, work: Callable[[Stop, Callable[[int, int], None]], Any]) ->
         while (step := await steps.get()) is not None:
             yield event({"done": step[0], "of": step[1]})
         if future.cancelled():
-            yield event({"problem": "The server is being stopped."})
+            yield event({"error": "The server is being stopped.", "fix": ""})
             return
         try:
             yield event({"found": future.result()})
+        except Refused as error:
+            yield event({"error": error.detail, "fix": error.fix})
         except KanaryError as error:
-            yield event({"problem": str(error)})
+            yield event({"error": str(error), "fix": ""})
         except ClientGone:
             pass
         except Exception:  # uvicorn writes the traceback to the terminal, and the connection ends
-            yield event({"problem": "The server failed. The reason is in the terminal that runs kanary serve."})
+            yield event({"error": FAILED, "fix": SEE})
             raise
 
     def leave() -> None:

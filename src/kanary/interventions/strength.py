@@ -139,7 +139,8 @@ def sweep(
         presence: how much of the concept is in a text; by default whether the first feature fires on it.
         strengths: to try, all up or all down from 0; by default :data:`STRENGTHS` and what follows from them.
         seeds: a text is written for every prompt and seed, the same ones at every strength.
-        tell: is called with how many texts are written and how many there will be, about; what it raises ends the sweep.
+        tell: is called before and while texts are written at a strength, with how many there are and how many there will
+            be, about; what it raises ends the sweep.
 
     Raises:
         KanaryError: no prompt, nothing whose strength could change, strengths of both signs.
@@ -150,15 +151,16 @@ def sweep(
     planned = sorted({0.0, *(float(each) for each in strengths or STRENGTHS)})
     if planned[0] < 0 < planned[-1]:
         raise KanaryError("Strengths lie on both sides of 0: sweep up and down separately.")
-    written, planned_texts = 0, trial.size * (len(planned) + (0 if strengths else 2))
-    with bar("writing at each strength", planned_texts, "texts", quiet) as show:
+    written, of = 0, trial.size * (len(planned) + (0 if strengths else 2))
+    with bar("writing at each strength", of, "texts", quiet) as show:
 
         def told(n: int) -> None:
-            nonlocal written
+            nonlocal written, of
             written += n
+            of = max(of, written if n else written + trial.size)
             show(n)
             if tell:
-                tell(written, max(written, planned_texts))
+                tell(written, of)
 
         for strength in planned:
             trial.run(strength, told)
@@ -211,6 +213,7 @@ class _Trial:
         return len(self.prompts) * len(self.seeds)
 
     def run(self, strength: float, show: Callable[[int], None]) -> None:
+        show(0)
         edits = scaled(self.edits, strength) if strength else ()
         lm, options = self.panel.lm, {"tokens": self.tokens, "temperature": self.temperature}
         texts = write(self.panel, requests(lm, self.prompts, self.seeds, edits, **options), show=show)  # type: ignore[arg-type]

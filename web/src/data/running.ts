@@ -196,10 +196,10 @@ export function serverRunning(ask: Ask): Running {
 
 /** What long work found; raises what went wrong. */
 async function found<T>(answer: Response, tell: (step: Step) => void): Promise<T> {
-  for await (const event of events<Step | { found: T } | { problem: string }>(answer)) {
+  for await (const event of events<Step | { found: T } | { error: string; fix: string }>(answer)) {
     if ('done' in event) tell(event);
     else if ('found' in event) return event.found;
-    else throw new Trouble(event.problem);
+    else throw new Trouble(event.error, event.fix);
   }
   throw new Trouble('The server stopped before it was done.', 'Look at the terminal that runs kanary serve.');
 }

@@ -11,7 +11,7 @@ from kanary.lab.study.cells import Cell
 from kanary.lab.study.findings import Findings, mean_and_half
 from kanary.lab.study.folder import WAIT
 from kanary.lab.study.judgement import DECIDES, curves_are_real
-from kanary.lab.study.pictures import differences, name, write_pictures
+from kanary.lab.study.pictures import picture_file, write_pictures
 from kanary.lab.study.tables import write_tables
 from kanary.lab.study.verdict import Difference
 
@@ -142,9 +142,8 @@ def _words(d: Difference) -> tuple[str, int]:
 
 
 def _pictures(found: Findings) -> Iterator[str]:
-    for setting in found.study.grids:
-        if differences(found, setting):
-            yield f"![{setting}: FVU of every family as a multiple of that of linear SAEs, with intervals]({name(setting)})"
+    for setting in dict.fromkeys(c.setting for c in found.comparisons if c.metric == DECIDES):
+        yield f"![{setting}: FVU of every family as a multiple of that of linear SAEs]({picture_file(setting)})"
 
 
 def _against(found: Findings) -> str:
