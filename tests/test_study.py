@@ -289,7 +289,10 @@ def test_what_decides_comes_first(finished: Study) -> None:
 
 def test_the_plan_counts_what_is_left(finished: Study, design_path: Path, tmp_path: Path) -> None:
     done = plan(finished)
-    assert sum(part.left for part in done if part.stage != "all sparsifiers") == 0
+    assert {part.stage for part in done} >= {"tuning", "main", "all sparsifiers"}
+    assert sum(part.left for part in done) == 0
+    planned = {cell for stage in (finished.main, finished.sparsifiers, finished.confirming) for cell in stage()}
+    assert sum(part.cells for part in done if part.stage != "tuning") == len(planned)
     fresh = plan(open_study(str(design_path), tmp_path / "out", only=["a", "blocks"]))
     assert [(part.stage, part.cells, part.left) for part in fresh if part.setting == "a"] == [
         ("tuning", 2, 2),

@@ -34,22 +34,21 @@ class Part(NamedTuple):
 def plan(study: "Study") -> list[Part]:
     """Every stage in every setting. Harvests what the settings need."""
     timed = {name: _Timed(study, name) for name in study.grids}
-    main = study.main()
-    best = study.design.matched.best or next(name for name, of in study.design.families.items() if of.kan)
+    main, best = study.main(), study.best() or next(name for name, of in study.design.families.items() if of.kan)
+    matched, confirming = study.sparsifiers(best), study.confirming()
+    stages = {
+        "tuning": study.tuned([*main, *matched, *confirming]),
+        "main": main,
+        "all sparsifiers": matched,
+        "new seeds": confirming,
+    }
     parts = []
-    for stage, cells in (("tuning", study.tuned(main)), ("main", main)):
+    for stage, cells in stages.items():
         for name in study.grids:
             here = [cell for cell in cells if cell.setting == name]
             left = [cell for cell in here if not study.results.path(cell.id).is_file()]
-            parts.append(Part(stage, name, len(here), len(left), sum(map(timed[name].cell, left))))
-    for name in (name for name in study.design.matched.settings if name in study.grids and study.matched):
-        design, grid = study.design.matched, study.grids[name]
-        variants = [v for s in design.sparsifiers for v in study.matched_variants(name, best, s)]
-        seeds, rates = len(study.design.seeds) * len(design.targets), len(study.design.tuning.rates)
-        tuned = rates * study.design.tuning.share
-        seconds = sum((seeds + tuned) * timed[name].training(v) + seeds * timed[name].measuring for v in variants)
-        count = len(variants) * (seeds + rates)
-        parts.append(Part("all sparsifiers", name, count, count, seconds if grid.levels else 0.0))
+            if here:
+                parts.append(Part(stage, name, len(here), len(left), sum(map(timed[name].cell, left))))
     return parts
 
 

@@ -119,9 +119,13 @@ class Study:
         roles = self.grids[name].roles[family, l0]
         return [roles[control] for control in self.design.decides if control in roles]
 
-    def sparsifiers(self) -> list[Cell]:
-        """All sparsifiers with linear SAEs, as wide and as large as the best KAN family, and with that."""
-        best = self.best() if self.matched else None
+    def sparsifiers(self, best: str | None = None) -> list[Cell]:
+        """All sparsifiers with linear SAEs, as wide and as large as the best KAN family, and with that.
+
+        Args:
+            best: the family; as :meth:`best` says unless given.
+        """
+        best = (best or self.best()) if self.matched else None
         settings = [name for name in self.design.settings if name in self.only]
         return [cell for cell in (self._sparsifiers(best) if best else []) if not settings or cell.setting in settings]
 
