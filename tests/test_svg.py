@@ -196,7 +196,7 @@ def test_an_interval_lies_on_its_side_of_the_line_that_means_no_difference() -> 
     wide = Series("s", [0], [1.5], [-0.2], [3.2])  # on a logarithmic axis its lower end lies beyond any
     root = checked(intervals([("a", "8")], [wide], Axis("ratio", log=True), "over it", zero=1))
     (whisker,) = marks(root, "path", "whisker")
-    assert (whisker.get("d") or "").startswith("M150 ")
+    assert (whisker.get("d") or "").startswith("M160 ")
     assert [e.text for e in root.iter("title")][1:] == ["a 8, s: 1.5 (−0.2 to 3.2)"]
     assert "over it" in [e.text for e in root.iter("text")]
 

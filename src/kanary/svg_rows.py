@@ -11,7 +11,7 @@ from kanary.ink import short as _short
 from kanary.scales import Scale, number, usable
 from kanary.svg import BOTTOM, RIGHT, TOP, Axis, Series, outline, swatches, x_axis
 
-NAMES, LINE, HEADING = 150, 5.5, 20  # of intervals: room for their names; height of one of a row; of the title
+NAMES, LINE, HEADING = 160, 5.5, 20  # of intervals: room for their names; height of one of a row; of the title
 
 
 def bars(
