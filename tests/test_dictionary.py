@@ -72,8 +72,10 @@ def test_the_two_sides_can_be_exchanged(n: int, m: int, width: int, seed: int) -
     a, b = random(n, width, seed), random(m, width, seed + 1)
     one, other = match(a, b, draws=2), match(b, a, draws=2)
     assert one.mcc.value == pytest.approx(other.mcc.value, abs=1e-6)
-    assert one.a_in_b.value == other.b_in_a.value
-    assert one.b_in_a.value == other.a_in_b.value
+    assert one.a_in_b.value == pytest.approx(
+        other.b_in_a.value, abs=1e-6
+    )  # processors round the two products differently
+    assert one.b_in_a.value == pytest.approx(other.a_in_b.value, abs=1e-6)
     assert one.mcc.value <= (one.a_in_b if n <= m else one.b_in_a).value + 1e-6  # nothing beats the best of each row
 
 

@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 # Data flows downwards; a room imports only from rooms above it (and from the foundation).
-FOUNDATION = {"errors", "config", "files", "scales", "svg", "ink", "progress"}
+FOUNDATION = {"errors", "config", "files", "scales", "svg", "svg_rows", "ink", "progress"}
 ROOMS = [
     "lm", "text", "activations", "kernels", "splines", "sae", "training", "evaluation", "features", "explain",
     "interventions", "interop", "scale", "lab", "app",
