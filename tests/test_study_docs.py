@@ -1,8 +1,10 @@
 """The tables of docs/kan.md say what the study's cells say."""
 
+import math
 import re
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 
@@ -27,20 +29,34 @@ def test_numbers_in_them_are_all_written_anew() -> None:
     assert study_tables.filled(page) == PAGE
 
 
-def test_the_study_computes_the_same_differences() -> None:
+def test_the_first_table_of_the_page_is_what_was_measured() -> None:
+    for setting, seeds in (("d", 6), ("c", 3)):
+        (line,) = re.findall(rf"^\| {setting}: .*seeds 0 to {seeds - 1}\) \| (.*) \|$", PAGE, re.MULTILINE)
+        for control, cell in zip(("width", "parameters", "flops"), line.split(" | "), strict=True):
+            rows = [study_tables.Row(setting, "kan-bend-3", l0, seeds) for l0 in ("8", "16", "32")]
+            found = " / ".join(f"{study_tables.differs(row, control, 'fvu').percent:+.1f}" for row in rows)
+            assert cell.strip("*") == f"{found} %".replace("-", "−")
+
+
+def test_the_differences_of_the_results_are_those_of_its_cells() -> None:
     checked = 0
     for pair in study_tables.results("paired"):
-        control, seeds = pair["control"], pair["seeds"]
-        if pair["metric"] != "fvu" or seeds != "3" or control not in study_tables.CONTROLS.values():
+        if pair["metric"] != "fvu" or pair["seeds"] != "3":
             continue
         row = study_tables.Row(pair["setting"], pair["family"], pair["L0"], 3)
-        percent, low, high = study_tables.measured(row, control)
-        unit = float(pair["difference"]) / float(pair["percent"])
-        theirs = (float(pair["percent"]), float(pair["low"]) / unit, float(pair["high"]) / unit)
-        assert (percent, low, high) == pytest.approx(theirs, rel=1e-4, abs=1e-4), (row, control)
-        assert pair["outcome"] == ("win" if high < 0 else "loss" if low > 0 else "tie"), (row, control)
+        ours = study_tables.by_seed(row.setting, f"{row.family}-w{study_tables.widths()[row.setting]}", row.l0, "fvu")
+        theirs = study_tables.by_seed(row.setting, pair["SAE"], pair["control_L0"], "fvu")
+        differences = [ours[seed] - theirs[seed] for seed in range(3)]
+        mean, half = (
+            fmean(differences),
+            4.30265 * stdev(differences) / math.sqrt(3),
+        )  # Student's t at 97.5 %, two degrees
+        written = [float(pair[name]) for name in ("difference", "low", "high")]
+        assert written == pytest.approx([mean, mean - half, mean + half], rel=1e-4, abs=1e-7), row
+        outcome = "win" if mean + half < 0 else "loss" if mean > half else "tie"
+        assert pair["outcome"] == outcome, (row, pair["control"])
         checked += 1
-    assert checked > 200
+    assert checked > 400
 
 
 def test_every_picture_of_the_page_is_there_and_shows_its_setting() -> None:
@@ -51,6 +67,10 @@ def test_every_picture_of_the_page_is_there_and_shows_its_setting() -> None:
 
 
 MATCHED = re.findall(r"^\| FVU, ([a-f]) \|.*\n\|.*\n((?:\| `.*\n)+)", PAGE, re.MULTILINE)
+
+
+def test_the_tables_at_matched_l0_were_found() -> None:
+    assert [(setting, some.count("\n")) for setting, some in MATCHED] == [("d", 5), ("c", 5)]
 
 
 @pytest.mark.parametrize(

@@ -6,22 +6,20 @@ A new row is written by hand, with its family, its L0 and ``?`` in the cells tha
 """
 
 import csv
-import math
 import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import NamedTuple
 
-from kanary.files import write_atomic
+import yaml
+
+from kanary.files import write_text
+from kanary.lab.study import verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "kan.md"
 RESULTS = ROOT / "studies" / "kan" / "results"
-WIDTH = {"a": 512, "b": 512, "c": 1024, "d": 512, "e": 320, "f": 320}
-T = {3: 4.30265, 6: 2.57058}
-"""Student's t at 97.5 %, by number of seeds."""
 CONTROLS = {
     "linear, as many latents": "width",
     "linear, equal parameters": "parameters",
@@ -74,39 +72,40 @@ def compared_with(row: Row, control: str) -> str:
     return found.pop()
 
 
-def pairs(row: Row, control: str, metric: str) -> list[tuple[float, float]]:
-    """The family's value and the control's, by seed."""
-    ours = by_seed(row.setting, f"{row.family}-w{WIDTH[row.setting]}", row.l0, metric)
+@cache
+def widths() -> dict[str, int]:
+    """Latents of every family, by setting."""
+    settings = yaml.safe_load((RESULTS.parent / "design.yaml").read_text())["settings"]
+    return {name: setting["width"] for name, setting in settings.items()}
+
+
+def differs(row: Row, control: str, metric: str) -> verdict.Difference:
+    """The family less the control, over the row's seeds."""
+    ours = by_seed(row.setting, f"{row.family}-w{widths()[row.setting]}", row.l0, metric)
     theirs = by_seed(row.setting, compared_with(row, control), row.l0, metric)
-    if missing := [seed for seed in range(row.seeds) if seed not in ours or seed not in theirs]:
+    found = verdict.difference({seed: ours[seed] for seed in range(row.seeds) if seed in ours}, theirs)
+    if found.n < row.seeds:
         raise SystemExit(
-            f"{row.setting}: {row.family} at L0 {row.l0} or its {control}: not finished with seeds {missing}."
+            f"{row.setting}: {row.family} at L0 {row.l0} less {control} has {found.n} of {row.seeds} seeds."
         )
-    return [(ours[seed], theirs[seed]) for seed in range(row.seeds)]
-
-
-def measured(row: Row, control: str) -> tuple[float, float, float]:
-    """Difference in % of the control's FVU, and its 95 % interval."""
-    both = pairs(row, control, "fvu")
-    differences = [a - b for a, b in both]
-    unit = fmean(b for _, b in both) / 100
-    mean, half = fmean(differences), T[row.seeds] * stdev(differences) / math.sqrt(row.seeds)
-    return mean / unit, (mean - half) / unit, (mean + half) / unit
+    return found
 
 
 def difference(row: Row, control: str, controls: Sequence[str]) -> str:
     if control == "flops" and "width" in controls and compared_with(row, control) == compared_with(row, "width"):
         return SAME
-    percent, low, high = measured(row, control)
+    found = differs(row, control, "fvu")
+    low, high = (100 * end / found.theirs for end in (found.low, found.high))
     tie = ", tie" if low <= 0 <= high else ""
-    return f"{percent:+.1f} % ({low:+.1f} to {high:+.1f}){tie}".replace("-", "−")
+    return f"{found.percent:+.1f} % ({low:+.1f} to {high:+.1f}){tie}".replace("-", "−")
 
 
 def detection(row: Row, controls: Sequence[str]) -> str:
     """F1 of the family, then of the controls that it is compared with."""
-    both = [pairs(row, control, "feature_f1") for control in controls]
-    ours, theirs = fmean(a for a, _ in both[0]), [fmean(b for _, b in each) for each in both]
-    return f"{ours:.3f}; {', '.join(f'{f1:.3f}' for f1 in theirs)}".replace("0.", ".")
+    found = [differs(row, control, "feature_f1") for control in controls]
+    values = [found[0].theirs + found[0].mean, *(each.theirs for each in found)]
+    ours, *theirs = (f"{f1:.3f}".removeprefix("0") for f1 in values)
+    return f"{ours}; {', '.join(theirs)}"
 
 
 def family_named(cell: str) -> str:
@@ -162,5 +161,4 @@ def filled(page: str) -> str:
 
 
 if __name__ == "__main__":
-    page = filled(PAGE.read_text())
-    write_atomic(PAGE, lambda path: path.write_text(page))
+    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8")))
